@@ -1,0 +1,34 @@
+// A small JSON document, strict about what is ambiguous: a key given twice, text after the end, deep nesting. Errors
+// name the place by its path, as in `text_config.rope_parameters.rope_theta`.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "penstock/status.h"
+
+namespace penstock {
+
+struct JsonValue {
+  enum class Kind : std::uint8_t { kNull, kBool, kInteger, kNumber, kString, kArray, kObject };
+
+  Kind kind = Kind::kNull;
+  bool boolean = false;
+  std::int64_t integer = 0;
+  double number = 0.0;  // of kNumber; always finite
+  std::string string;   // of kString; of numbers the spelling
+  std::vector<JsonValue> array;
+  std::vector<std::pair<std::string, JsonValue>> object;  // in order, keys unique
+
+  bool is(Kind k) const { return kind == k; }
+  const JsonValue* find(std::string_view key) const;  // null: no such key, or no object
+  std::string describe() const;                       // "the string 'abc'", "the number 1.5", "an object", for messages
+};
+
+// kCorrupt with the place and the reason. Integers beyond 64 bits become numbers.
+Expected<JsonValue> parse_json(std::string_view text);
+
+}  // namespace penstock

@@ -1,0 +1,124 @@
+// An EngineCore on the fake model, and what came of its requests.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <map>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "engine/engine_core.h"
+#include "engine/engine_setup.h"
+#include "engine/testing/fake_model.h"
+
+namespace penstock::testing {
+
+class CoreHarness {
+ public:
+  struct Options {
+    FakeModelOptions model;
+    std::int32_t running = 8;
+    std::int32_t pages = 0;  // 0: enough for everyone's context
+    std::int32_t prefill = 512;
+    bool with_text = true;
+  };
+
+  explicit CoreHarness(const Options& options) : options_(options), model_(fake_model(options.model, log)) {
+    EngineOptions engine_options;
+    engine_options.max_running_requests = options.running;
+    engine_options.chunked_prefill_size = options.prefill;
+    engine_options.context_length = options.model.context;
+    const std::int32_t pages = options.pages != 0 ? options.pages : options.running * pages_for(options.model.context);
+    engine_options.memory_bytes = fake_memory(model_.layout, options.running, pages);
+    auto setup = plan_engine(model_, engine_options, 0, true);
+    EXPECT_TRUE(setup.ok()) << setup.status().message();
+    EXPECT_EQ(setup->memory.kv_pages, pages);
+    setup_ = *std::move(setup);
+    cache = *CacheStore::create(model_.layout, setup_.memory);
+    runner_ = model_.make_runner(step_size(setup_.limits));
+    core = std::make_unique<EngineCore>(
+        model_, setup_.limits, *cache, *runner_, options.with_text ? &tokenizer_ : nullptr,
+        [this](RequestId id, std::int32_t position, std::span<const float> row) {
+          answers[id].take_logits(position, row);
+        });
+  }
+
+  RequestId add(Request request) {
+    const RequestLimits limits{options_.model.vocab, options_.model.context, options_.with_text, true};
+    const Status status = validate_request(request, limits);
+    EXPECT_TRUE(status.ok()) << status.message();
+    core->add(++last_id_, std::move(request), options_.model.context);
+    return last_id_;
+  }
+
+  // One step; false when there was nothing to run.
+  bool step() {
+    std::vector<Event> events;
+    const bool ran = core->plan(events);
+    if (ran) core->run(events);
+    take(events);
+    const Status status = core->scheduler().check_invariants();
+    EXPECT_TRUE(status.ok()) << status.message();
+    return ran;
+  }
+  void cancel(RequestId id) {
+    std::vector<Event> events;
+    core->end(id, Status(StatusCode::kCancelled, "cancelled"), events);
+    take(events);
+  }
+  // To the end; then every slot must be free and the model content.
+  void run(int most_steps = 100000) {
+    while (!core->idle() && most_steps-- > 0) step();
+    EXPECT_TRUE(core->idle());
+    expect_all_free();
+    for (const std::string& violation : log.violations) ADD_FAILURE() << violation;
+    for (const auto& [id, answer] : answers) EXPECT_EQ(answer.events_after_end, 0);
+  }
+  void expect_all_free() const {
+    EXPECT_EQ(cache->kv_pages().used(), 0);
+    EXPECT_EQ(cache->states().used(), 0);
+    EXPECT_EQ(cache->windows().used(), 0);
+  }
+
+  FakeLog log;
+  std::map<RequestId, Answer> answers;
+  std::vector<RequestId> first_tokens;  // requests in the order of their first events
+  std::unique_ptr<CacheStore> cache;
+  std::unique_ptr<EngineCore> core;
+
+ private:
+  void take(std::vector<Event>& events) {
+    for (Event& event : events) {
+      Answer& answer = answers[event.request];
+      if (answer.tokens.empty() && event.token >= 0) first_tokens.push_back(event.request);
+      answer.take(event);
+    }
+  }
+
+  Options options_;
+  FakeTokenizer tokenizer_;
+  EngineModel model_;
+  EngineSetup setup_;
+  std::unique_ptr<StepRunner> runner_;
+  RequestId last_id_ = 0;
+};
+
+inline std::vector<std::int32_t> some_tokens(std::int32_t count, std::uint64_t seed, std::int32_t vocab = 300) {
+  std::vector<std::int32_t> tokens;
+  for (std::int32_t i = 0; i < count; ++i) {
+    seed = mix(seed + 1);
+    tokens.push_back(static_cast<std::int32_t>(seed % static_cast<std::uint64_t>(vocab)));
+  }
+  return tokens;
+}
+
+inline Request greedy_request(std::vector<std::int32_t> prompt, std::int32_t max_tokens) {
+  Request request;
+  request.prompt = std::move(prompt);
+  request.max_tokens = max_tokens;
+  request.sampling.temperature = 0;
+  return request;
+}
+
+}  // namespace penstock::testing

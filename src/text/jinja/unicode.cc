@@ -1,0 +1,337 @@
+#include "text/jinja/unicode.h"
+
+#include <utf8proc.h>
+
+#include <algorithm>
+#include <iterator>
+
+namespace penstock::jinja {
+namespace {
+
+struct Range {
+  char32_t first;
+  char32_t last;
+};
+
+template <std::size_t N>
+bool in_ranges(const Range (&ranges)[N], char32_t cp) {
+  const auto* end = ranges + N;
+  const auto* it = std::lower_bound(ranges, end, cp, [](const Range& r, char32_t c) { return r.last < c; });
+  return it != end && it->first <= cp;
+}
+
+// Lower- and upper-case characters outside the categories Ll and Lu (Unicode's Other_Lowercase, Other_Uppercase).
+constexpr Range kOtherLower[] = {
+    {0x00AA, 0x00AA}, {0x00BA, 0x00BA}, {0x02B0, 0x02B8},   {0x02C0, 0x02C1},   {0x02E0, 0x02E4},   {0x0345, 0x0345},
+    {0x037A, 0x037A}, {0x1D2C, 0x1D6A}, {0x1D78, 0x1D78},   {0x1D9B, 0x1DBF},   {0x2071, 0x2071},   {0x207F, 0x207F},
+    {0x2090, 0x209C}, {0x2170, 0x217F}, {0x24D0, 0x24E9},   {0x2C7C, 0x2C7D},   {0xA69C, 0xA69D},   {0xA770, 0xA770},
+    {0xA7F8, 0xA7F9}, {0xAB5C, 0xAB5F}, {0x10780, 0x10780}, {0x10783, 0x10785}, {0x10787, 0x107B0}, {0x107B2, 0x107BA}};
+constexpr Range kOtherUpper[] = {
+    {0x2160, 0x216F}, {0x24B6, 0x24CF}, {0x1F130, 0x1F149}, {0x1F150, 0x1F169}, {0x1F170, 0x1F189}};
+// Digits for str.isdigit() outside the category Nd: superscripts, circled digits and the like.
+constexpr Range kOtherDigit[] = {{0x00B2, 0x00B3},   {0x00B9, 0x00B9},   {0x1369, 0x1371},   {0x19DA, 0x19DA},
+                                 {0x2070, 0x2070},   {0x2074, 0x2079},   {0x2080, 0x2089},   {0x2460, 0x2468},
+                                 {0x2474, 0x247C},   {0x2488, 0x2490},   {0x24EA, 0x24EA},   {0x24F5, 0x24FD},
+                                 {0x24FF, 0x24FF},   {0x2776, 0x277E},   {0x2780, 0x2788},   {0x278A, 0x2792},
+                                 {0x10A40, 0x10A43}, {0x10E60, 0x10E68}, {0x11052, 0x1105A}, {0x1F100, 0x1F10A}};
+
+// Characters whose upper or title case is more than one character (SpecialCasing.txt, unconditional part).
+struct SpecialCase {
+  char32_t cp;
+  char32_t upper[3];
+  char32_t title[3];
+};
+constexpr SpecialCase kSpecialCase[] = {
+    {0x00DF, {0x0053, 0x0053}, {0x0053, 0x0073}},
+    {0x0149, {0x02BC, 0x004E}, {0x02BC, 0x004E}},
+    {0x01F0, {0x004A, 0x030C}, {0x004A, 0x030C}},
+    {0x0390, {0x0399, 0x0308, 0x0301}, {0x0399, 0x0308, 0x0301}},
+    {0x03B0, {0x03A5, 0x0308, 0x0301}, {0x03A5, 0x0308, 0x0301}},
+    {0x0587, {0x0535, 0x0552}, {0x0535, 0x0582}},
+    {0x1E96, {0x0048, 0x0331}, {0x0048, 0x0331}},
+    {0x1E97, {0x0054, 0x0308}, {0x0054, 0x0308}},
+    {0x1E98, {0x0057, 0x030A}, {0x0057, 0x030A}},
+    {0x1E99, {0x0059, 0x030A}, {0x0059, 0x030A}},
+    {0x1E9A, {0x0041, 0x02BE}, {0x0041, 0x02BE}},
+    {0x1F50, {0x03A5, 0x0313}, {0x03A5, 0x0313}},
+    {0x1F52, {0x03A5, 0x0313, 0x0300}, {0x03A5, 0x0313, 0x0300}},
+    {0x1F54, {0x03A5, 0x0313, 0x0301}, {0x03A5, 0x0313, 0x0301}},
+    {0x1F56, {0x03A5, 0x0313, 0x0342}, {0x03A5, 0x0313, 0x0342}},
+    {0x1F80, {0x1F08, 0x0399}, {0x1F88}},
+    {0x1F81, {0x1F09, 0x0399}, {0x1F89}},
+    {0x1F82, {0x1F0A, 0x0399}, {0x1F8A}},
+    {0x1F83, {0x1F0B, 0x0399}, {0x1F8B}},
+    {0x1F84, {0x1F0C, 0x0399}, {0x1F8C}},
+    {0x1F85, {0x1F0D, 0x0399}, {0x1F8D}},
+    {0x1F86, {0x1F0E, 0x0399}, {0x1F8E}},
+    {0x1F87, {0x1F0F, 0x0399}, {0x1F8F}},
+    {0x1F88, {0x1F08, 0x0399}, {0x1F88}},
+    {0x1F89, {0x1F09, 0x0399}, {0x1F89}},
+    {0x1F8A, {0x1F0A, 0x0399}, {0x1F8A}},
+    {0x1F8B, {0x1F0B, 0x0399}, {0x1F8B}},
+    {0x1F8C, {0x1F0C, 0x0399}, {0x1F8C}},
+    {0x1F8D, {0x1F0D, 0x0399}, {0x1F8D}},
+    {0x1F8E, {0x1F0E, 0x0399}, {0x1F8E}},
+    {0x1F8F, {0x1F0F, 0x0399}, {0x1F8F}},
+    {0x1F90, {0x1F28, 0x0399}, {0x1F98}},
+    {0x1F91, {0x1F29, 0x0399}, {0x1F99}},
+    {0x1F92, {0x1F2A, 0x0399}, {0x1F9A}},
+    {0x1F93, {0x1F2B, 0x0399}, {0x1F9B}},
+    {0x1F94, {0x1F2C, 0x0399}, {0x1F9C}},
+    {0x1F95, {0x1F2D, 0x0399}, {0x1F9D}},
+    {0x1F96, {0x1F2E, 0x0399}, {0x1F9E}},
+    {0x1F97, {0x1F2F, 0x0399}, {0x1F9F}},
+    {0x1F98, {0x1F28, 0x0399}, {0x1F98}},
+    {0x1F99, {0x1F29, 0x0399}, {0x1F99}},
+    {0x1F9A, {0x1F2A, 0x0399}, {0x1F9A}},
+    {0x1F9B, {0x1F2B, 0x0399}, {0x1F9B}},
+    {0x1F9C, {0x1F2C, 0x0399}, {0x1F9C}},
+    {0x1F9D, {0x1F2D, 0x0399}, {0x1F9D}},
+    {0x1F9E, {0x1F2E, 0x0399}, {0x1F9E}},
+    {0x1F9F, {0x1F2F, 0x0399}, {0x1F9F}},
+    {0x1FA0, {0x1F68, 0x0399}, {0x1FA8}},
+    {0x1FA1, {0x1F69, 0x0399}, {0x1FA9}},
+    {0x1FA2, {0x1F6A, 0x0399}, {0x1FAA}},
+    {0x1FA3, {0x1F6B, 0x0399}, {0x1FAB}},
+    {0x1FA4, {0x1F6C, 0x0399}, {0x1FAC}},
+    {0x1FA5, {0x1F6D, 0x0399}, {0x1FAD}},
+    {0x1FA6, {0x1F6E, 0x0399}, {0x1FAE}},
+    {0x1FA7, {0x1F6F, 0x0399}, {0x1FAF}},
+    {0x1FA8, {0x1F68, 0x0399}, {0x1FA8}},
+    {0x1FA9, {0x1F69, 0x0399}, {0x1FA9}},
+    {0x1FAA, {0x1F6A, 0x0399}, {0x1FAA}},
+    {0x1FAB, {0x1F6B, 0x0399}, {0x1FAB}},
+    {0x1FAC, {0x1F6C, 0x0399}, {0x1FAC}},
+    {0x1FAD, {0x1F6D, 0x0399}, {0x1FAD}},
+    {0x1FAE, {0x1F6E, 0x0399}, {0x1FAE}},
+    {0x1FAF, {0x1F6F, 0x0399}, {0x1FAF}},
+    {0x1FB2, {0x1FBA, 0x0399}, {0x1FBA, 0x0345}},
+    {0x1FB3, {0x0391, 0x0399}, {0x1FBC}},
+    {0x1FB4, {0x0386, 0x0399}, {0x0386, 0x0345}},
+    {0x1FB6, {0x0391, 0x0342}, {0x0391, 0x0342}},
+    {0x1FB7, {0x0391, 0x0342, 0x0399}, {0x0391, 0x0342, 0x0345}},
+    {0x1FBC, {0x0391, 0x0399}, {0x1FBC}},
+    {0x1FC2, {0x1FCA, 0x0399}, {0x1FCA, 0x0345}},
+    {0x1FC3, {0x0397, 0x0399}, {0x1FCC}},
+    {0x1FC4, {0x0389, 0x0399}, {0x0389, 0x0345}},
+    {0x1FC6, {0x0397, 0x0342}, {0x0397, 0x0342}},
+    {0x1FC7, {0x0397, 0x0342, 0x0399}, {0x0397, 0x0342, 0x0345}},
+    {0x1FCC, {0x0397, 0x0399}, {0x1FCC}},
+    {0x1FD2, {0x0399, 0x0308, 0x0300}, {0x0399, 0x0308, 0x0300}},
+    {0x1FD3, {0x0399, 0x0308, 0x0301}, {0x0399, 0x0308, 0x0301}},
+    {0x1FD6, {0x0399, 0x0342}, {0x0399, 0x0342}},
+    {0x1FD7, {0x0399, 0x0308, 0x0342}, {0x0399, 0x0308, 0x0342}},
+    {0x1FE2, {0x03A5, 0x0308, 0x0300}, {0x03A5, 0x0308, 0x0300}},
+    {0x1FE3, {0x03A5, 0x0308, 0x0301}, {0x03A5, 0x0308, 0x0301}},
+    {0x1FE4, {0x03A1, 0x0313}, {0x03A1, 0x0313}},
+    {0x1FE6, {0x03A5, 0x0342}, {0x03A5, 0x0342}},
+    {0x1FE7, {0x03A5, 0x0308, 0x0342}, {0x03A5, 0x0308, 0x0342}},
+    {0x1FF2, {0x1FFA, 0x0399}, {0x1FFA, 0x0345}},
+    {0x1FF3, {0x03A9, 0x0399}, {0x1FFC}},
+    {0x1FF4, {0x038F, 0x0399}, {0x038F, 0x0345}},
+    {0x1FF6, {0x03A9, 0x0342}, {0x03A9, 0x0342}},
+    {0x1FF7, {0x03A9, 0x0342, 0x0399}, {0x03A9, 0x0342, 0x0345}},
+    {0x1FFC, {0x03A9, 0x0399}, {0x1FFC}},
+    {0xFB00, {0x0046, 0x0046}, {0x0046, 0x0066}},
+    {0xFB01, {0x0046, 0x0049}, {0x0046, 0x0069}},
+    {0xFB02, {0x0046, 0x004C}, {0x0046, 0x006C}},
+    {0xFB03, {0x0046, 0x0046, 0x0049}, {0x0046, 0x0066, 0x0069}},
+    {0xFB04, {0x0046, 0x0046, 0x004C}, {0x0046, 0x0066, 0x006C}},
+    {0xFB05, {0x0053, 0x0054}, {0x0053, 0x0074}},
+    {0xFB06, {0x0053, 0x0054}, {0x0053, 0x0074}},
+    {0xFB13, {0x0544, 0x0546}, {0x0544, 0x0576}},
+    {0xFB14, {0x0544, 0x0535}, {0x0544, 0x0565}},
+    {0xFB15, {0x0544, 0x053B}, {0x0544, 0x056B}},
+    {0xFB16, {0x054E, 0x0546}, {0x054E, 0x0576}},
+    {0xFB17, {0x0544, 0x053D}, {0x0544, 0x056D}},
+};
+
+utf8proc_category_t category(char32_t cp) {
+  return utf8proc_category(static_cast<utf8proc_int32_t>(cp));
+}
+
+CaseMapping single(utf8proc_int32_t cp) {
+  return {{static_cast<char32_t>(cp), 0, 0}, 1};
+}
+
+CaseMapping special(const char32_t (&cps)[3]) {
+  CaseMapping mapping{{cps[0], cps[1], cps[2]}, 1};
+  while (mapping.size < 3 && cps[mapping.size] != 0) ++mapping.size;
+  return mapping;
+}
+
+const SpecialCase* find_special(char32_t cp) {
+  const auto* it = std::lower_bound(std::begin(kSpecialCase), std::end(kSpecialCase), cp,
+                                    [](const SpecialCase& s, char32_t c) { return s.cp < c; });
+  return it != std::end(kSpecialCase) && it->cp == cp ? it : nullptr;
+}
+
+// Length of the well-formed UTF-8 sequence at `at`, 0 when there is none.
+std::size_t sequence_length(std::string_view s, std::size_t at) {
+  const auto byte = [&](std::size_t i) -> unsigned {
+    return at + i < s.size() ? static_cast<unsigned char>(s[at + i]) : 0U;
+  };
+  const auto tail = [&](std::size_t i) { return (byte(i) & 0xC0U) == 0x80U; };
+  const unsigned lead = byte(0);
+  if (lead < 0x80U) return 1;
+  if (lead >= 0xC2U && lead <= 0xDFU) return tail(1) ? 2 : 0;
+  if (lead >= 0xE0U && lead <= 0xEFU) {
+    const bool second = tail(1) && !(lead == 0xE0U && byte(1) < 0xA0U) && !(lead == 0xEDU && byte(1) > 0x9FU);
+    return second && tail(2) ? 3 : 0;
+  }
+  if (lead >= 0xF0U && lead <= 0xF4U) {
+    const bool second = tail(1) && !(lead == 0xF0U && byte(1) < 0x90U) && !(lead == 0xF4U && byte(1) > 0x8FU);
+    return second && tail(2) && tail(3) ? 4 : 0;
+  }
+  return 0;
+}
+
+}  // namespace
+
+Decoded decode_utf8(std::string_view s, std::size_t at) {
+  const auto byte = [&](std::size_t i) { return static_cast<char32_t>(static_cast<unsigned char>(s[at + i])); };
+  switch (sequence_length(s, at)) {
+    case 1:
+      return {byte(0), 1};
+    case 2:
+      return {((byte(0) & 0x1FU) << 6) | (byte(1) & 0x3FU), 2};
+    case 3:
+      return {((byte(0) & 0x0FU) << 12) | ((byte(1) & 0x3FU) << 6) | (byte(2) & 0x3FU), 3};
+    case 4:
+      return {((byte(0) & 0x07U) << 18) | ((byte(1) & 0x3FU) << 12) | ((byte(2) & 0x3FU) << 6) | (byte(3) & 0x3FU), 4};
+    default:
+      return {0xFFFD, 1};
+  }
+}
+
+void append_utf8(std::string& out, char32_t cp) {
+  const auto put = [&](char32_t bits) { out.push_back(static_cast<char>(static_cast<unsigned char>(bits))); };
+  if (cp < 0x80U) {
+    put(cp);
+  } else if (cp < 0x800U) {
+    put(0xC0U | (cp >> 6));
+    put(0x80U | (cp & 0x3FU));
+  } else if (cp < 0x10000U) {
+    put(0xE0U | (cp >> 12));
+    put(0x80U | ((cp >> 6) & 0x3FU));
+    put(0x80U | (cp & 0x3FU));
+  } else {
+    put(0xF0U | (cp >> 18));
+    put(0x80U | ((cp >> 12) & 0x3FU));
+    put(0x80U | ((cp >> 6) & 0x3FU));
+    put(0x80U | (cp & 0x3FU));
+  }
+}
+
+std::size_t count_chars(std::string_view s) {
+  std::size_t count = 0;
+  for (const char c : s) count += is_continuation(c) ? 0U : 1U;
+  return count;
+}
+
+std::optional<std::size_t> find_invalid_utf8(std::string_view s) {
+  for (std::size_t at = 0; at < s.size();) {
+    const std::size_t length = sequence_length(s, at);
+    if (length == 0) return at;
+    at += length;
+  }
+  return std::nullopt;
+}
+
+bool is_space(char32_t cp) {
+  if (cp < 0x80U) return cp == ' ' || (cp >= 0x09U && cp <= 0x0DU) || (cp >= 0x1CU && cp <= 0x1FU);
+  return cp == 0x85 || cp == 0xA0 || cp == 0x1680 || (cp >= 0x2000 && cp <= 0x200A) || cp == 0x2028 || cp == 0x2029 ||
+         cp == 0x202F || cp == 0x205F || cp == 0x3000;
+}
+
+bool is_line_break(char32_t cp) {
+  return (cp >= 0x0A && cp <= 0x0D) || (cp >= 0x1C && cp <= 0x1E) || cp == 0x85 || cp == 0x2028 || cp == 0x2029;
+}
+
+bool is_alpha(char32_t cp) {
+  const auto c = category(cp);
+  return c >= UTF8PROC_CATEGORY_LU && c <= UTF8PROC_CATEGORY_LO;
+}
+
+bool is_decimal(char32_t cp) {
+  return category(cp) == UTF8PROC_CATEGORY_ND;
+}
+bool is_digit(char32_t cp) {
+  return is_decimal(cp) || in_ranges(kOtherDigit, cp);
+}
+
+bool is_numeric(char32_t cp) {
+  const auto c = category(cp);
+  return c >= UTF8PROC_CATEGORY_ND && c <= UTF8PROC_CATEGORY_NO;
+}
+
+bool is_upper(char32_t cp) {
+  return category(cp) == UTF8PROC_CATEGORY_LU || in_ranges(kOtherUpper, cp);
+}
+bool is_lower(char32_t cp) {
+  return category(cp) == UTF8PROC_CATEGORY_LL || in_ranges(kOtherLower, cp);
+}
+bool is_title(char32_t cp) {
+  return category(cp) == UTF8PROC_CATEGORY_LT;
+}
+bool is_cased(char32_t cp) {
+  return is_upper(cp) || is_lower(cp) || is_title(cp);
+}
+
+bool is_case_ignorable(char32_t cp) {
+  constexpr char32_t kMidWord[] = {0x27,   0x2E,   0x3A,   0x5E,   0x60,   0xA8,   0xAD,   0xAF,
+                                   0xB4,   0xB7,   0xB8,   0x387,  0x55F,  0x5F4,  0x2018, 0x2019,
+                                   0x2024, 0x2027, 0xFE13, 0xFE52, 0xFE55, 0xFF07, 0xFF0E, 0xFF1A};
+  if (std::find(std::begin(kMidWord), std::end(kMidWord), cp) != std::end(kMidWord)) return true;
+  const auto c = category(cp);
+  return c == UTF8PROC_CATEGORY_MN || c == UTF8PROC_CATEGORY_ME || c == UTF8PROC_CATEGORY_CF ||
+         c == UTF8PROC_CATEGORY_LM || c == UTF8PROC_CATEGORY_SK;
+}
+
+bool is_printable(char32_t cp) {
+  if (cp == ' ') return true;
+  switch (category(cp)) {
+    case UTF8PROC_CATEGORY_CC:
+    case UTF8PROC_CATEGORY_CF:
+    case UTF8PROC_CATEGORY_CS:
+    case UTF8PROC_CATEGORY_CO:
+    case UTF8PROC_CATEGORY_CN:
+    case UTF8PROC_CATEGORY_ZL:
+    case UTF8PROC_CATEGORY_ZP:
+    case UTF8PROC_CATEGORY_ZS:
+      return false;
+    default:
+      return true;
+  }
+}
+
+bool is_identifier_start(char32_t cp) {
+  return cp == '_' || is_alpha(cp) || category(cp) == UTF8PROC_CATEGORY_NL;
+}
+
+bool is_identifier_part(char32_t cp) {
+  if (is_identifier_start(cp)) return true;
+  const auto c = category(cp);
+  return c == UTF8PROC_CATEGORY_MN || c == UTF8PROC_CATEGORY_MC || c == UTF8PROC_CATEGORY_ND ||
+         c == UTF8PROC_CATEGORY_PC;
+}
+
+CaseMapping to_upper(char32_t cp) {
+  if (cp < 0x80U) return single(cp >= 'a' && cp <= 'z' ? static_cast<int>(cp) - 32 : static_cast<int>(cp));
+  if (const auto* s = find_special(cp)) return special(s->upper);
+  return single(utf8proc_toupper(static_cast<utf8proc_int32_t>(cp)));
+}
+
+CaseMapping to_title(char32_t cp) {
+  if (cp < 0x80U) return to_upper(cp);
+  if (const auto* s = find_special(cp)) return special(s->title);
+  return single(utf8proc_totitle(static_cast<utf8proc_int32_t>(cp)));
+}
+
+CaseMapping to_lower(char32_t cp) {
+  if (cp < 0x80U) return single(cp >= 'A' && cp <= 'Z' ? static_cast<int>(cp) + 32 : static_cast<int>(cp));
+  if (cp == 0x130) return {{0x69, 0x307, 0}, 2};
+  return single(utf8proc_tolower(static_cast<utf8proc_int32_t>(cp)));
+}
+
+}  // namespace penstock::jinja
