@@ -27,13 +27,15 @@ SKIPPED_FOLDERS = {".git", ".venv", "build", "__pycache__"}
 
 
 def files_of(root):
-    """Tracked and new files; in a copy without git, all but what a build makes."""
-    listed = subprocess.run(["git", "-C", str(root), "ls-files", "-co", "--exclude-standard", "-z"],
-                            capture_output=True, check=False)
-    top = subprocess.run(["git", "-C", str(root), "rev-parse", "--show-toplevel"], capture_output=True, check=False)
-    if listed.returncode == 0 and pathlib.Path(top.stdout.decode().strip()).resolve() == root.resolve():
+    """Tracked and new files; where there is no git, all but what a build makes."""
+    try:
+        top = subprocess.run(["git", "-C", str(root), "rev-parse", "--show-toplevel"], capture_output=True, check=True)
+        if pathlib.Path(top.stdout.decode().strip()).resolve() != root.resolve():
+            raise FileNotFoundError("inside some other repository")
+        listed = subprocess.run(["git", "-C", str(root), "ls-files", "-co", "--exclude-standard", "-z"],
+                                capture_output=True, check=True)
         paths = [root / name for name in listed.stdout.decode().split("\0") if name]
-    else:
+    except (OSError, subprocess.CalledProcessError):
         paths = [p for p in root.rglob("*") if not SKIPPED_FOLDERS & set(p.relative_to(root).parts)]
     return sorted(p for p in paths if p.is_file())
 

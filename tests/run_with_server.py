@@ -21,6 +21,7 @@ import time
 import urllib.error
 import urllib.request
 
+SOURCE = pathlib.Path(__file__).resolve().parent.parent
 # Sanitized builds are up to 20 times slower.
 PATIENCE = 10 if os.environ.get("PENSTOCK_SANITIZED") else 1
 
@@ -104,7 +105,11 @@ def main():
     base_url = f"http://127.0.0.1:{port}"
     with tempfile.TemporaryFile("w+", errors="replace") as log:
         command = [args.binary, "serve", "--port", str(port), *server_args(args.script)]
-        server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+        # Without the options that somebody's environment may hold.
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("PENSTOCK_")}
+        environment["PENSTOCK_DEFAULT_MODEL"] = str(SOURCE / "models" / "gsm-hybrid")
+        server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                                  env=environment)
         status, problems = 1, []
         try:
             problem = wait_until_healthy(server, base_url)

@@ -49,8 +49,8 @@ Expected<std::int32_t> choose_running(const Costs& costs, const MemoryLimits& li
       return resource_exhausted(fmt::format(
           "{} requests at a time need at least {} for states, windows and one block of 64 tokens each, but the cache "
           "has {}: lower --max-running-requests to {} or less, or raise --cache-memory",
-          limits.max_running_requests,
-          format_bytes(limits.max_running_requests * (costs.fixed + costs.page)), format_bytes(budget), most));
+          limits.max_running_requests, format_bytes(limits.max_running_requests * (costs.fixed + costs.page)),
+          format_bytes(budget), most));
     }
     return limits.max_running_requests;
   }
@@ -68,12 +68,11 @@ std::string describe(const CacheLayout& layout, const MemoryPlan& plan) {
     return fmt::format("  {:<9} {:>8} x {:>9} = {:>9}", what, slots, format_bytes(static_cast<std::int64_t>(bytes)),
                        format_bytes(total));
   };
-  std::string text = fmt::format("cache: {} of {} used when full, taken as it is needed\n",
-                                 format_bytes(plan.kv_bytes + plan.state_bytes + plan.window_bytes),
-                                 format_bytes(plan.memory_bytes));
+  std::string text =
+      fmt::format("cache: {} of {} used when full, taken as it is needed\n",
+                  format_bytes(plan.kv_bytes + plan.state_bytes + plan.window_bytes), format_bytes(plan.memory_bytes));
   text += line("KV pages", plan.kv_pages, layout.kv_page_bytes, plan.kv_bytes);
-  text += fmt::format("  ({}, {} tokens)\n", to_string(layout.kv_dtype),
-                      std::int64_t{plan.kv_pages} * kBlockTokens);
+  text += fmt::format("  ({}, {} tokens)\n", to_string(layout.kv_dtype), std::int64_t{plan.kv_pages} * kBlockTokens);
   text += line("states", plan.states, layout.state_bytes, plan.state_bytes);
   text += fmt::format("  ({})\n", to_string(layout.state_dtype));
   if (plan.windows > 0) text += line("windows", plan.windows, layout.window_bytes, plan.window_bytes) + "\n";
@@ -113,8 +112,7 @@ Expected<MemoryPlan> plan_memory(const CacheLayout& layout, const MemoryLimits& 
         format_bytes(pages_for(limits.context_length) * costs.page), plan.max_running_requests, fit,
         format_bytes(limits.memory_bytes), fit * kBlockTokens));
   }
-  plan.context_length =
-      static_cast<std::int32_t>(std::min<std::int64_t>(plan.context_length, fit * kBlockTokens));
+  plan.context_length = static_cast<std::int32_t>(std::min<std::int64_t>(plan.context_length, fit * kBlockTokens));
   // More pages than all requests at their longest could never be used.
   const std::int64_t useful = std::int64_t{plan.max_running_requests} * pages_for(plan.context_length);
   plan.kv_pages = static_cast<std::int32_t>(std::min(fit, useful));

@@ -19,14 +19,15 @@ struct MemoryLimits {
 struct MemoryPlan {
   // Slots that can be given out; the reserved slot 0 of each pool comes on top and is never touched.
   std::int32_t kv_pages = 0, states = 0, windows = 0;
-  std::int32_t context_length = 0;        // tokens; one request of this length always fits the pages
+  std::int32_t context_length = 0;  // tokens; one request of this length always fits the pages
   std::int32_t max_running_requests = 0;
-  std::int64_t memory_bytes = 0;          // the budget
+  std::int64_t memory_bytes = 0;                                 // the budget
   std::int64_t kv_bytes = 0, state_bytes = 0, window_bytes = 0;  // of it, when every slot is in use
-  std::string text;                       // a few lines for people
+  std::string text;                                              // a few lines for people
 };
 
-// kInvalidArgument and kResourceExhausted name the number to change and a value that works. Without a wish: 64 requests at a time, fewer when they would not have room for 2,048 tokens each.
+// kInvalidArgument and kResourceExhausted name the number to change and a value that works. Without a wish: 64 requests
+// at a time, fewer when they would not have room for 2,048 tokens each.
 Expected<MemoryPlan> plan_memory(const CacheLayout& layout, const MemoryLimits& limits);
 
 // Pages for `tokens` tokens.

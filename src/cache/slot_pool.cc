@@ -20,9 +20,10 @@ Expected<LazyMemory> LazyMemory::map(std::size_t bytes, const std::string& what)
   if (bytes == 0) return memory;
   void* address = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (address == MAP_FAILED) {
-    return resource_exhausted(fmt::format("cannot map {} for {}: {}; lower --cache-memory or raise the process's "
-                                          "limit of address space (ulimit -v)",
-                                          format_bytes(static_cast<std::int64_t>(bytes)), what, std::strerror(errno)));
+    return resource_exhausted(
+        fmt::format("cannot map {} for {}: {}; lower --cache-memory or raise the process's "
+                    "limit of address space (ulimit -v)",
+                    format_bytes(static_cast<std::int64_t>(bytes)), what, std::strerror(errno)));
   }
   memory.data_ = static_cast<std::byte*>(address);
   memory.bytes_ = bytes;
@@ -54,8 +55,8 @@ Expected<std::unique_ptr<SlotPool>> SlotPool::create(std::string name, std::int3
   CHECK(slots >= 0 && slot_bytes % 64 == 0);
   const auto count = static_cast<std::size_t>(slots) + 1;
   if (slot_bytes != 0 && count > std::numeric_limits<std::size_t>::max() / 2 / slot_bytes) {
-    return resource_exhausted(fmt::format("{} slots of {} bytes for {} are more than this machine can address",
-                                          slots, slot_bytes, name));
+    return resource_exhausted(
+        fmt::format("{} slots of {} bytes for {} are more than this machine can address", slots, slot_bytes, name));
   }
   PENSTOCK_ASSIGN_OR_RETURN(LazyMemory memory, LazyMemory::map(count * slot_bytes, name));
   return std::unique_ptr<SlotPool>(new SlotPool(std::move(name), slots, slot_bytes, std::move(memory)));

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <charconv>
 #include <fstream>
+#include <limits>
 #include <sstream>
 
 namespace penstock {
@@ -104,16 +105,16 @@ std::optional<std::int64_t> cgroup_available_bytes(const fs::path& root) {
 }
 
 Expected<std::int64_t> available_memory_bytes(const fs::path& root) {
-  const auto meminfo = read_text(root / "proc/meminfo");
-  const auto machine = meminfo ? parse_mem_available(*meminfo) : std::nullopt;
-  const auto group = cgroup_available_bytes(root);
-  if (!machine && !group) {
+  constexpr std::int64_t kUnknown = std::numeric_limits<std::int64_t>::max();
+  std::int64_t machine = kUnknown;
+  if (const auto meminfo = read_text(root / "proc/meminfo")) machine = parse_mem_available(*meminfo).value_or(kUnknown);
+  const std::int64_t available = std::min(machine, cgroup_available_bytes(root).value_or(kUnknown));
+  if (available == kUnknown) {
     return internal_error(
         "cannot tell how much memory is free: /proc/meminfo has no MemAvailable; give the cache's size with "
         "--cache-memory");
   }
-  if (machine && group) return std::min(*machine, *group);
-  return machine ? *machine : *group;
+  return available;
 }
 
 std::string format_bytes(std::int64_t bytes) {

@@ -113,7 +113,7 @@ class Builder final : public nlohmann::json_sax<nlohmann::json> {
     } else if (levels_.back().value.is(JsonValue::Kind::kArray)) {
       levels_.back().value.array.push_back(std::move(value));
     } else {
-      levels_.back().value.object.emplace_back(std::move(levels_.back().key), std::move(value));
+      levels_.back().value.object.push_back({std::move(levels_.back().key), std::move(value)});
       levels_.back().key.clear();
     }
     return true;

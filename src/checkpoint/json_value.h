@@ -5,12 +5,13 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include "penstock/status.h"
 
 namespace penstock {
+
+struct JsonMember;
 
 struct JsonValue {
   enum class Kind : std::uint8_t { kNull, kBool, kInteger, kNumber, kString, kArray, kObject };
@@ -21,11 +22,16 @@ struct JsonValue {
   double number = 0.0;  // of kNumber; always finite
   std::string string;   // of kString; of numbers the spelling
   std::vector<JsonValue> array;
-  std::vector<std::pair<std::string, JsonValue>> object;  // in order, keys unique
+  std::vector<JsonMember> object;  // in order, keys unique
 
   bool is(Kind k) const { return kind == k; }
   const JsonValue* find(std::string_view key) const;  // null: no such key, or no object
   std::string describe() const;                       // "the string 'abc'", "the number 1.5", "an object", for messages
+};
+
+struct JsonMember {
+  std::string name;
+  JsonValue value;
 };
 
 // kCorrupt with the place and the reason. Integers beyond 64 bits become numbers.

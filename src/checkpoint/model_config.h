@@ -55,7 +55,7 @@ struct ModelConfig {
   std::int32_t shared_expert_intermediate_size = 0;
   bool norm_topk_prob = true;
 
-  std::int32_t mtp_num_hidden_layers = 0;
+  std::int32_t mtp_num_hidden_layers = 0;   // 0 or 1; of an opened checkpoint: whether the weights are there
   std::vector<std::int32_t> eos_token_ids;  // of config.json alone
 
   bool is_moe() const { return num_experts > 0; }

@@ -23,14 +23,24 @@ std::string option_names(const CLI::Option& option) {
   return names;
 }
 
+// Stands for a space at which wrap() must not break.
+constexpr char kHardSpace = '\x01';
+
 void print_options(std::ostringstream& out, const CLI::App* app) {
-  for (const std::string& group : app->get_groups()) {
+  std::vector<std::string> groups = app->get_groups();
+  // What every command has is the least interesting: CLI11's own group goes to the end.
+  std::stable_partition(groups.begin(), groups.end(), [](const std::string& group) { return group != "Options"; });
+  for (const std::string& group : groups) {
     const auto options = app->get_options([&](const CLI::Option* option) { return option->get_group() == group; });
     if (group.empty() || options.empty()) continue;
     out << '\n' << group << ":\n";
     for (const CLI::Option* option : options) {
       std::string help = option->get_description();
-      if (!option->get_default_str().empty()) help += " [default: " + option->get_default_str() + "]";
+      if (!option->get_default_str().empty()) {
+        std::string value = option->get_default_str();
+        std::replace(value.begin(), value.end(), ' ', kHardSpace);
+        help += std::string(" [default:") + kHardSpace + value + "]";
+      }
       out << wrap(option_names(*option), 2, kWidth) << wrap(help, 8, kWidth);
     }
   }
@@ -53,7 +63,9 @@ std::string wrap(const std::string& text, std::size_t indent, std::size_t width)
     }
     line += word;
   }
-  return result + line + '\n';
+  result += line + '\n';
+  std::replace(result.begin(), result.end(), kHardSpace, ' ');
+  return result;
 }
 
 std::string environment_name(const CLI::Option& option) {

@@ -30,8 +30,9 @@ constexpr std::size_t kWarmBytes = std::size_t{64} << 20;
 
 class EngineImpl final : public Engine {
  public:
-  EngineImpl(EngineModel model, EngineSetup setup, std::unique_ptr<CacheStore> cache, std::unique_ptr<StepRunner> runner,
-             const Tokenizer* tokenizer, const EngineOptions& options, EventSink sink, LogitsSink logits_sink);
+  EngineImpl(EngineModel model, EngineSetup setup, std::unique_ptr<CacheStore> cache,
+             std::unique_ptr<StepRunner> runner, const Tokenizer* tokenizer, const EngineOptions& options,
+             EventSink sink, LogitsSink logits_sink);
   ~EngineImpl() override;
 
   Expected<RequestId> submit(Request request, const std::function<void(RequestId)>& on_accept) override;
@@ -118,16 +119,15 @@ Expected<RequestId> EngineImpl::submit(Request request, const std::function<void
   {
     const std::lock_guard lock(mutex_);
     if (stopping_) return unavailable("the engine is stopping and takes no more requests");
-    const std::int64_t requests =
-        waiting_requests_ + static_cast<std::int64_t>(inbox_.size() + accepting_.size());
+    const std::int64_t requests = waiting_requests_ + static_cast<std::int64_t>(inbox_.size() + accepting_.size());
     const std::int64_t queued_tokens = waiting_tokens_ + inbox_tokens_ + accepting_tokens_;
     // A long prompt alone in the queue is always taken: the bound is on waiting, not on the size of one request.
     if (requests >= options_.max_queued_requests ||
         (requests > 0 && queued_tokens + tokens > options_.max_queued_tokens)) {
       ++stats_.rejected;
-      return resource_exhausted(fmt::format(
-          "the queue is full: {} requests with {} prompt tokens wait (at most {} and {}); try again later", requests,
-          queued_tokens, options_.max_queued_requests, options_.max_queued_tokens));
+      return resource_exhausted(
+          fmt::format("the queue is full: {} requests with {} prompt tokens wait (at most {} and {}); try again later",
+                      requests, queued_tokens, options_.max_queued_requests, options_.max_queued_tokens));
     }
     id = next_id_++;
     accepting_.insert(id);

@@ -11,9 +11,10 @@ namespace penstock {
 namespace {
 
 Status not_finite(std::int32_t position) {
-  return internal_error(fmt::format("the model gave a logit that is NaN or infinite after position {}; the request "
-                                    "cannot go on",
-                                    position));
+  return internal_error(
+      fmt::format("the model gave a logit that is NaN or infinite after position {}; the request "
+                  "cannot go on",
+                  position));
 }
 
 }  // namespace
@@ -55,9 +56,14 @@ void EngineCore::fill_end(const Sequence& sequence, Event& event) {
   event.prompt_tokens = sequence.prompt_tokens;
   event.output_tokens = sequence.output_tokens();
   switch (event.finish) {
-    case FinishReason::kCancelled: ++counters_.cancelled; break;
-    case FinishReason::kError: ++counters_.failed; break;
-    default: ++counters_.finished;
+    case FinishReason::kCancelled:
+      ++counters_.cancelled;
+      break;
+    case FinishReason::kError:
+      ++counters_.failed;
+      break;
+    default:
+      ++counters_.finished;
   }
 }
 

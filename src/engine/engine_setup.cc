@@ -21,20 +21,20 @@ Status check_options(const EngineOptions& options) {
                                         options.chunked_prefill_size));
   }
   if (options.memory_bytes < 0) {
-    return invalid_argument(fmt::format("--cache-memory {} is negative; 0 takes a share of what is free",
-                                        options.memory_bytes));
+    return invalid_argument(
+        fmt::format("--cache-memory {} is negative; 0 takes a share of what is free", options.memory_bytes));
   }
   if (options.memory_bytes == 0 && !(options.mem_fraction > 0 && options.mem_fraction <= 1)) {
-    return invalid_argument(fmt::format("--mem-fraction-static {} is out of range: above 0, at most 1",
-                                        options.mem_fraction));
+    return invalid_argument(
+        fmt::format("--mem-fraction-static {} is out of range: above 0, at most 1", options.mem_fraction));
   }
   if (options.max_queued_requests < 1) {
-    return invalid_argument(fmt::format("--max-queued-requests {} is out of range: at least 1",
-                                        options.max_queued_requests));
+    return invalid_argument(
+        fmt::format("--max-queued-requests {} is out of range: at least 1", options.max_queued_requests));
   }
   if (options.max_queued_tokens < 1) {
-    return invalid_argument(fmt::format("--max-queued-tokens {} is out of range: at least 1",
-                                        options.max_queued_tokens));
+    return invalid_argument(
+        fmt::format("--max-queued-tokens {} is out of range: at least 1", options.max_queued_tokens));
   }
   return {};
 }
@@ -64,8 +64,7 @@ Expected<EngineSetup> plan_engine(const EngineModel& model, const EngineOptions&
           : static_cast<std::int32_t>(std::min<std::int64_t>(options.chunked_prefill_size, useful));
   if (with_logits) {
     const std::int64_t rows = kMaxScoreBytes / (std::int64_t{model.vocab_size} * 4);
-    setup.limits.score_rows =
-        static_cast<std::int32_t>(std::clamp<std::int64_t>(rows, 1, setup.limits.prefill_tokens));
+    setup.limits.score_rows = static_cast<std::int32_t>(std::clamp<std::int64_t>(rows, 1, setup.limits.prefill_tokens));
   }
   setup.text = fmt::format("{}\nstep: up to {} tokens of prompts beside {} that decode", setup.memory.text,
                            setup.limits.prefill_tokens, setup.limits.max_running);

@@ -239,14 +239,13 @@ TEST_F(EngineFixture, DestructionEndsRequests) {
 TEST_F(EngineFixture, DrainFromTheSink) {
   std::atomic<Engine*> handle = nullptr;
   std::atomic<int> ends = 0;
-  auto engine = create_engine(
-      fake_model({}, log_), nullptr, {.memory_bytes = 1 << 24},
-      [&](std::vector<Event>& events) {
-        for (const Event& event : events) ends += event.finish != FinishReason::kNone;
-        while (handle.load() == nullptr) std::this_thread::yield();
-        handle.load()->drain(0);
-      },
-      {});
+  auto engine = create_engine(fake_model({}, log_), nullptr, {.memory_bytes = 1 << 24},
+                              [&](std::vector<Event>& events) {
+                                for (const Event& event : events) ends += event.finish != FinishReason::kNone;
+                                while (handle.load() == nullptr) std::this_thread::yield();
+                                handle.load()->drain(0);
+                              },
+                              {});
   ASSERT_TRUE(engine.ok());
   handle = engine->get();
   ASSERT_TRUE((*engine)->submit(greedy_request(some_tokens(5, 1), 4000)).ok());
@@ -323,8 +322,7 @@ TEST_F(EngineFixture, ManyThreads) {
   for (const auto& [id, request] : asked) {
     const Answer& answer = answers_[id];
     ASSERT_TRUE(answer.ended());
-    EXPECT_EQ(answer.tokens,
-              expected_greedy(model, request.first, static_cast<std::int32_t>(answer.tokens.size())));
+    EXPECT_EQ(answer.tokens, expected_greedy(model, request.first, static_cast<std::int32_t>(answer.tokens.size())));
     whole += answer.last.finish == FinishReason::kLength;
   }
   EXPECT_GT(whole, 50);

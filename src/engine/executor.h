@@ -33,7 +33,7 @@ struct StepSize {
 struct EngineModel {
   CacheLayout layout;
   std::int32_t vocab_size = 0;
-  std::int32_t max_context = 0;                 // tokens
+  std::int32_t max_context = 0;  // tokens
   std::vector<std::int32_t> eos_token_ids;
   std::function<std::unique_ptr<StepRunner>(const StepSize&)> make_runner;
 };

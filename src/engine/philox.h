@@ -23,8 +23,8 @@ inline std::array<std::uint32_t, 4> philox4x32(std::array<std::uint32_t, 4> coun
 
 // Uniform in [0, 1) with 53 bits. `position`: of the token in its sequence; `draw`: which draw for that token.
 inline double philox_uniform(std::uint64_t seed, std::uint32_t position, std::uint32_t draw) {
-  const auto x = philox4x32({position, draw, 0, 0},
-                            {static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32)});
+  const auto x =
+      philox4x32({position, draw, 0, 0}, {static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32)});
   const std::uint64_t bits = (std::uint64_t{x[0]} << 32 | x[1]) >> 11;
   return static_cast<double>(bits) * 0x1.0p-53;
 }

@@ -53,11 +53,16 @@ Status check_scoring(const Request& request, const RequestLimits& limits) {
 
 const char* to_string(FinishReason reason) {
   switch (reason) {
-    case FinishReason::kNone: return "none";
-    case FinishReason::kStop: return "stop";
-    case FinishReason::kLength: return "length";
-    case FinishReason::kCancelled: return "cancelled";
-    case FinishReason::kError: return "error";
+    case FinishReason::kNone:
+      return "none";
+    case FinishReason::kStop:
+      return "stop";
+    case FinishReason::kLength:
+      return "length";
+    case FinishReason::kCancelled:
+      return "cancelled";
+    case FinishReason::kError:
+      return "error";
   }
   return "unknown";
 }
@@ -72,8 +77,8 @@ Status SamplingParams::validate(std::int32_t vocab_size) const {
   PENSTOCK_RETURN_IF_ERROR(check_range(frequency_penalty, "frequency_penalty", -2, 2, false));
   for (const auto& [token, bias] : logit_bias) {
     if (token < 0 || token >= vocab_size) {
-      return invalid_argument(fmt::format("logit_bias: token id {} is not in the vocabulary, 0 to {}", token,
-                                          vocab_size - 1));
+      return invalid_argument(
+          fmt::format("logit_bias: token id {} is not in the vocabulary, 0 to {}", token, vocab_size - 1));
     }
     PENSTOCK_RETURN_IF_ERROR(check_range(bias, "logit_bias", -100, 100, false));
   }
@@ -84,27 +89,28 @@ Status validate_request(const Request& request, const RequestLimits& limits) {
   if (request.prompt.empty()) return invalid_argument("prompt: it has no tokens; at least one is needed");
   const auto prompt = static_cast<std::int64_t>(request.prompt.size());
   if (request.max_tokens != -1 && request.max_tokens < 1) {
-    return invalid_argument(fmt::format("max_tokens is {}; it must be at least 1, or -1 for as many as the context "
-                                        "has room for",
-                                        request.max_tokens));
+    return invalid_argument(
+        fmt::format("max_tokens is {}; it must be at least 1, or -1 for as many as the context "
+                    "has room for",
+                    request.max_tokens));
   }
   const bool scoring = request.return_logits;
-  const std::int64_t output = scoring ? static_cast<std::int64_t>(request.forced.size())
-                                      : std::max<std::int64_t>(request.max_tokens, 1);
+  const std::int64_t output =
+      scoring ? static_cast<std::int64_t>(request.forced.size()) : std::max<std::int64_t>(request.max_tokens, 1);
   if (prompt + output > limits.context_length) {
-    const std::string wish = scoring                   ? fmt::format("{} forced tokens", output)
+    const std::string wish = scoring                  ? fmt::format("{} forced tokens", output)
                              : request.max_tokens < 0 ? std::string("at least one output token")
-                                                       : fmt::format("max_tokens = {}", output);
-    return invalid_argument(fmt::format("the prompt's {} tokens and {} can never fit the context of {} tokens: shorten "
-                                        "the prompt{}, or start with a larger --context-length",
-                                        prompt, wish, limits.context_length,
-                                        request.max_tokens > 1 ? " or lower max_tokens" : ""));
+                                                      : fmt::format("max_tokens = {}", output);
+    return invalid_argument(
+        fmt::format("the prompt's {} tokens and {} can never fit the context of {} tokens: shorten "
+                    "the prompt{}, or start with a larger --context-length",
+                    prompt, wish, limits.context_length, request.max_tokens > 1 ? " or lower max_tokens" : ""));
   }
   PENSTOCK_RETURN_IF_ERROR(check_ids(request.prompt, "prompt", limits.vocab_size));
   PENSTOCK_RETURN_IF_ERROR(request.sampling.validate(limits.vocab_size));
   if (request.logprobs < -1 || request.logprobs > kMaxLogprobs) {
-    return invalid_argument(fmt::format("logprobs is {}; it must be -1 for none, or 0 to {}", request.logprobs,
-                                        kMaxLogprobs));
+    return invalid_argument(
+        fmt::format("logprobs is {}; it must be -1 for none, or 0 to {}", request.logprobs, kMaxLogprobs));
   }
   PENSTOCK_RETURN_IF_ERROR(check_stops(request, limits));
   return check_scoring(request, limits);

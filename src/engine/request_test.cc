@@ -12,10 +12,10 @@
 namespace penstock {
 namespace {
 
-using ::testing::HasSubstr;
 using testing::fake_memory;
 using testing::fake_model;
 using testing::FakeLog;
+using ::testing::HasSubstr;
 
 Request request(std::int32_t prompt = 10, std::int32_t max_tokens = 10) {
   Request r;
@@ -47,10 +47,19 @@ TEST(ValidateRequest, NamesTheFieldThatIsWrong) {
       {"repetition_penalty", [](Request& r) { r.sampling.repetition_penalty = 0; }},
       {"presence_penalty", [](Request& r) { r.sampling.presence_penalty = 2.5F; }},
       {"frequency_penalty", [](Request& r) { r.sampling.frequency_penalty = -2.5F; }},
-      {"logit_bias: token id 300", [](Request& r) { r.sampling.logit_bias = {{300, 1.0F}}; }},
-      {"logit_bias", [](Request& r) { r.sampling.logit_bias = {{3, 101.0F}}; }},
+      {"logit_bias: token id 300",
+       [](Request& r) {
+         r.sampling.logit_bias = {{300, 1.0F}};
+       }},
+      {"logit_bias",
+       [](Request& r) {
+         r.sampling.logit_bias = {{3, 101.0F}};
+       }},
       {"logprobs", [](Request& r) { r.logprobs = 21; }},
-      {"stop", [](Request& r) { r.stop = {"x", ""}; }},
+      {"stop",
+       [](Request& r) {
+         r.stop = {"x", ""};
+       }},
       {"stop", [](Request& r) { r.stop.assign(1025, "x"); }},
       {"stop_token_ids", [](Request& r) { r.stop_token_ids = {300}; }},
       {"forced", [](Request& r) { r.forced = {1}; }},

@@ -19,12 +19,14 @@ constexpr std::int32_t kBuckets = 2048;
 constexpr float kBucketsPerNat = 64;
 
 struct Candidate {
-  std::int32_t key;    // order_key of the value
+  std::int32_t key;  // order_key of the value
   std::int32_t token;
 };
 
 // Better: larger value, then lower id.
-bool better(const Candidate& a, const Candidate& b) { return a.key != b.key ? a.key > b.key : a.token < b.token; }
+bool better(const Candidate& a, const Candidate& b) {
+  return a.key != b.key ? a.key > b.key : a.token < b.token;
+}
 
 // The `count` best of the row into `best`, in no order.
 void select_best(std::span<const float> row, std::size_t count, std::vector<Candidate>& best) {
@@ -60,8 +62,8 @@ std::int32_t draw(std::size_t count, double target, Weight&& weight) {
 }  // namespace
 
 struct SamplerScratch {
-  std::vector<float> logits;            // [vocab] after penalties and bias; then log weights, best 0
-  std::vector<float> weights;           // [vocab]
+  std::vector<float> logits;   // [vocab] after penalties and bias; then log weights, best 0
+  std::vector<float> weights;  // [vocab]
   std::vector<Candidate> candidates;
   std::array<double, kBuckets> bucket_weight;
   std::array<std::int32_t, kBuckets> bucket_count;
@@ -110,7 +112,8 @@ std::int32_t draw_small(std::vector<Candidate>& candidates, const SamplingParams
     kept = std::max<std::size_t>(i, 1);
   }
   candidates.resize(kept);
-  std::sort(candidates.begin(), candidates.end(), [](const Candidate& a, const Candidate& b) { return a.token < b.token; });
+  std::sort(candidates.begin(), candidates.end(),
+            [](const Candidate& a, const Candidate& b) { return a.token < b.token; });
   const std::int32_t i = draw(kept, uniform * total, [&](std::size_t j) { return weight_of(candidates[j]); });
   return candidates[static_cast<std::size_t>(i)].token;
 }
@@ -126,7 +129,9 @@ bool needs_counts(const SamplingParams& params) {
   return params.repetition_penalty != 1 || params.presence_penalty != 0 || params.frequency_penalty != 0;
 }
 
-bool all_finite(std::span<const float> values) { return row_max(values).finite; }
+bool all_finite(std::span<const float> values) {
+  return row_max(values).finite;
+}
 
 namespace {
 
@@ -205,12 +210,12 @@ std::int32_t draw_token(std::span<float> logits, float best, const SampleJob& jo
   }
   const std::span<float> weights(scratch.weights.data(), logits.size());
   const float floor = min_p_floor(params);
-  for (std::size_t i = 0; i < logits.size(); ++i) {
-    weights[i] = logits[i] >= floor || logits[i] == 0 ? exp_negative(logits[i]) : 0.0F;
+  for (std::size_t i = 0; i < logits.size(); ++i) weights[i] = exp_negative(logits[i]);
+  if (params.min_p > 0) {
+    for (std::size_t i = 0; i < logits.size(); ++i) weights[i] = logits[i] >= floor ? weights[i] : 0.0F;
   }
   cut_tail(logits, weights, params, scratch);
-  double total = 0;
-  for (const float w : weights) total += static_cast<double>(w);
+  const double total = sum_row(weights);
   return draw(weights.size(), uniform * total, [&](std::size_t i) { return static_cast<double>(weights[i]); });
 }
 

@@ -33,15 +33,15 @@ class TokenCounts {
 bool needs_counts(const SamplingParams& params);
 
 struct SampleJob {
-  std::span<const float> logits;           // [vocab] as the model gave them
+  std::span<const float> logits;  // [vocab] as the model gave them
   const SamplingParams* params = nullptr;
-  const TokenCounts* counts = nullptr;     // may be null when needs_counts() is false
-  std::int32_t position = 0;               // of the token to be chosen, in its sequence
-  std::int32_t logprobs = -1;              // as in Request
+  const TokenCounts* counts = nullptr;  // may be null when needs_counts() is false
+  std::int32_t position = 0;            // of the token to be chosen, in its sequence
+  std::int32_t logprobs = -1;           // as in Request
 };
 
 struct SampleResult {
-  std::int32_t token = -1;                 // -1: a logit is NaN or infinite
+  std::int32_t token = -1;  // -1: a logit is NaN or infinite
   std::unique_ptr<TokenLogprob> logprob;
 };
 

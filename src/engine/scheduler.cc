@@ -99,7 +99,8 @@ void Scheduler::preempt(Sequence& sequence) {
 void Scheduler::grow_pages() {
   growing_.clear();
   for (const auto& sequence : running_) {
-    if (pages_for(static_cast<std::int64_t>(sequence->tokens.size())) > static_cast<std::int32_t>(sequence->pages.size())) {
+    if (pages_for(static_cast<std::int64_t>(sequence->tokens.size())) >
+        static_cast<std::int32_t>(sequence->pages.size())) {
       growing_.push_back(sequence.get());
     }
   }
@@ -195,8 +196,8 @@ std::unique_ptr<Sequence> Scheduler::remove(RequestId id) {
 
 std::unique_ptr<Sequence> Scheduler::remove_oldest() {
   if (!running_.empty()) {
-    const auto oldest = std::min_element(running_.begin(), running_.end(),
-                                         [](const auto& a, const auto& b) { return a->id < b->id; });
+    const auto oldest =
+        std::min_element(running_.begin(), running_.end(), [](const auto& a, const auto& b) { return a->id < b->id; });
     return remove((*oldest)->id);
   }
   return waiting_.pop_any();
@@ -212,7 +213,8 @@ Status Scheduler::check_invariants() const {
   for (const auto& sequence : running_) {
     const auto held = static_cast<std::int32_t>(sequence->pages.size());
     if (held < pages_for(sequence->position) || held > pages_for(sequence->most_read())) {
-      return internal_error(fmt::format("request {} at position {} holds {} pages", sequence->id, sequence->position, held));
+      return internal_error(
+          fmt::format("request {} at position {} holds {} pages", sequence->id, sequence->position, held));
     }
     for (const std::int32_t page : sequence->pages) ++pages[static_cast<std::size_t>(page)];
     ++states[static_cast<std::size_t>(sequence->state)];

@@ -75,7 +75,7 @@ class Scheduler {
   std::vector<std::unique_ptr<Sequence>> running_;  // in order of admission
   std::vector<Sequence*> growing_;                  // scratch of grow_pages
   StepPlan plan_;
-  std::vector<std::int32_t> folds_;                 // fold_to of the plan's slices
+  std::vector<std::int32_t> folds_;  // fold_to of the plan's slices
   std::int64_t preempted_ = 0;
 };
 

@@ -6,7 +6,9 @@
 namespace penstock {
 namespace {
 
-bool urgent(const Sequence& s) { return s.preempted || s.passes >= WaitingQueue::kMaxPasses; }
+bool urgent(const Sequence& s) {
+  return s.preempted || s.passes >= WaitingQueue::kMaxPasses;
+}
 
 bool before(const std::unique_ptr<Sequence>& a, const std::unique_ptr<Sequence>& b) {
   const auto key = [](const Sequence& s) {
@@ -57,6 +59,8 @@ std::unique_ptr<Sequence> WaitingQueue::remove(RequestId id) {
   return nullptr;
 }
 
-std::unique_ptr<Sequence> WaitingQueue::pop_any() { return waiting_.empty() ? nullptr : take(0); }
+std::unique_ptr<Sequence> WaitingQueue::pop_any() {
+  return waiting_.empty() ? nullptr : take(0);
+}
 
 }  // namespace penstock

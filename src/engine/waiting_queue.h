@@ -1,4 +1,5 @@
-// Requests that wait to run: higher priority first, then in order of arrival, and nobody is passed for ever (contract Q2).
+// Requests that wait to run: higher priority first, then in order of arrival, and nobody is passed for ever (contract
+// Q2).
 #pragma once
 
 #include <cstdint>

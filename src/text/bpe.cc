@@ -14,10 +14,6 @@ namespace {
 // Up to here a scan over all pairs for each merge is faster than a heap.
 constexpr std::size_t kShortPiece_bytes = 40;
 
-bool later(const Bpe::Scratch::Candidate& a, const Bpe::Scratch::Candidate& b) {
-  return a.order > b.order;
-}
-
 }  // namespace
 
 std::uint64_t hash_bytes(std::string_view bytes) {

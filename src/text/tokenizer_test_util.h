@@ -24,10 +24,10 @@ inline std::string byte_character(int byte) {
   return kCharacters[static_cast<std::size_t>(byte)];
 }
 
-inline constexpr const char* kQwenSplit =
-    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+inline constexpr const char* kQwenSplit = R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}|)"
+                                          R"( ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 
-// Ids 0 to 255 are the bytes; 256 "ab", 257 "abc", 258 " a" follow; 259 is <|end|> (special), 260 <think> (not
+// Ids 0 to 255 are the bytes; 256 "ab", 257 "abc" and 258 " a" follow; 259 is <|end|> (special), 260 <think> (not
 // special).
 inline nlohmann::ordered_json tiny_tokenizer() {
   using nlohmann::ordered_json;

@@ -37,11 +37,11 @@ class CoreHarness {
     setup_ = *std::move(setup);
     cache = *CacheStore::create(model_.layout, setup_.memory);
     runner_ = model_.make_runner(step_size(setup_.limits));
-    core = std::make_unique<EngineCore>(
-        model_, setup_.limits, *cache, *runner_, options.with_text ? &tokenizer_ : nullptr,
-        [this](RequestId id, std::int32_t position, std::span<const float> row) {
-          answers[id].take_logits(position, row);
-        });
+    core =
+        std::make_unique<EngineCore>(model_, setup_.limits, *cache, *runner_, options.with_text ? &tokenizer_ : nullptr,
+                                     [this](RequestId id, std::int32_t position, std::span<const float> row) {
+                                       answers[id].take_logits(position, row);
+                                     });
   }
 
   RequestId add(Request request) {

@@ -32,7 +32,9 @@ inline std::uint64_t mix(std::uint64_t h) {
 }
 
 constexpr std::uint64_t kEmptyHash = 42;
-inline std::uint64_t extend(std::uint64_t h, std::int32_t token) { return mix(h ^ static_cast<std::uint64_t>(token)); }
+inline std::uint64_t extend(std::uint64_t h, std::int32_t token) {
+  return mix(h ^ static_cast<std::uint64_t>(token));
+}
 
 // Fills one row of logits from the hash of all tokens, the last of them and its position.
 using FillLogits =
@@ -49,9 +51,9 @@ struct FakeLog {
   std::vector<std::string> violations;
   std::atomic<std::int64_t> steps{0};
   std::int32_t most_slices = 0, most_rows = 0, most_logits = 0;
-  std::int32_t mixed_steps = 0;       // with prompts and decode rows
+  std::int32_t mixed_steps = 0;         // with prompts and decode rows
   std::int32_t many_prompts_steps = 0;  // with several prompts
-  std::function<void()> before_step;  // on the engine's thread
+  std::function<void()> before_step;    // on the engine's thread
 };
 
 class FakeRunner final : public StepRunner {
@@ -140,8 +142,8 @@ class FakeRunner final : public StepRunner {
                    const CachePools& pools) {
     std::uint64_t from_pages = kEmptyHash;
     for (std::int32_t i = 0; i <= pos; ++i) {
-      from_pages = extend(from_pages, *row(pools.kv_pages, slice.pages[static_cast<std::size_t>(i / 64)],
-                                           layout_.kv_page_bytes, i));
+      from_pages = extend(
+          from_pages, *row(pools.kv_pages, slice.pages[static_cast<std::size_t>(i / 64)], layout_.kv_page_bytes, i));
     }
     expect(from_pages == h, "pages and state tell different tokens");
     if (used_rows_ < static_cast<std::size_t>(size_.max_logits)) {
@@ -230,7 +232,7 @@ struct Answer {
   std::map<std::int32_t, std::vector<float>> logits;  // by position
   bool ascending = true;                              // positions of logits
   std::int32_t events_after_end = 0;
-  Event last;                                         // with a finish, once it has ended
+  Event last;  // with a finish, once it has ended
   bool ended() const { return last.finish != FinishReason::kNone; }
 
   void take(Event& event) {

@@ -271,18 +271,20 @@ Value unique_filter(Interpreter& interpreter, const Value& value, CallArgs& args
   const Args a("unique", args, {"case_sensitive", "attribute"});
   Budget& budget = interpreter.budget();
   const Getter key(interpreter, a[1], Value(), !a.truthy_or(0, false));
-  const auto it = std::make_shared<Iterator>(budget, value);
+  std::shared_ptr<Iterator> it;
   const auto seen = std::make_shared<Dict>();
-  return make_generator(budget, "sync_do_unique", depth_with(value, args), [&budget, key, it, seen](Value& out) {
-    while (it->next(out)) {
-      const Value k = key(out);
-      if (!is_plain(k)) fail("unique cannot compare values of type '" + k.type_name() + "'");
-      if (seen->find(budget, k) != nullptr) continue;
-      seen->set(budget, k, Value::none());
-      return true;
-    }
-    return false;
-  });
+  return make_generator(budget, "sync_do_unique", depth_with(value, args),
+                        [&budget, value, key, it, seen](Value& out) mutable {
+                          if (!it) it = std::make_shared<Iterator>(budget, value);
+                          while (it->next(out)) {
+                            const Value k = key(out);
+                            if (!is_plain(k)) fail("unique cannot compare values of type '" + k.type_name() + "'");
+                            if (seen->find(budget, k) != nullptr) continue;
+                            seen->set(budget, k, Value::none());
+                            return true;
+                          }
+                          return false;
+                        });
 }
 
 Value groupby_filter(Interpreter& interpreter, const Value& value, CallArgs& args) {
@@ -339,10 +341,16 @@ Value sum_filter(Interpreter& interpreter, const Value& value, CallArgs& args) {
 // ------------------------------------------------------------------------------------------------------ batch and
 // slice
 
-Value batch_filter(Interpreter& interpreter, const Value& value, CallArgs& args) {
-  const Args a("batch", args, {"linecount", "fill_with"}, 1);
-  Budget& budget = interpreter.budget();
-  const std::int64_t size = a.integer(0);
+// A generator over what `make` gives, which is called when the first element is wanted.
+Value deferred(Budget& budget, const char* name, std::uint32_t depth, std::function<std::vector<Value>()> make) {
+  std::shared_ptr<Iterator> it;
+  return make_generator(budget, name, depth, [&budget, it, make = std::move(make)](Value& out) mutable {
+    if (!it) it = std::make_shared<Iterator>(budget, Value::list(budget, make()));
+    return it->next(out);
+  });
+}
+
+std::vector<Value> batches_of(Budget& budget, const Value& value, std::int64_t size, const Value& fill) {
   std::vector<Value> batches;
   std::vector<Value> line;
   Iterator it(budget, value);
@@ -350,22 +358,23 @@ Value batch_filter(Interpreter& interpreter, const Value& value, CallArgs& args)
     if (static_cast<std::int64_t>(line.size()) == size) batches.push_back(Value::list(budget, std::exchange(line, {})));
     line.push_back(item);
   }
-  if (!line.empty()) {
-    while (a.given(1) && static_cast<std::int64_t>(line.size()) < size) {
-      budget.step();
-      line.push_back(a[1]);
-    }
-    batches.push_back(Value::list(budget, std::move(line)));
+  if (line.empty()) return batches;
+  while (!fill.is_missing() && !fill.is_none() && static_cast<std::int64_t>(line.size()) < size) {
+    budget.step();
+    line.push_back(fill);
   }
-  const Value all = Value::list(budget, std::move(batches));
-  const auto batch_it = std::make_shared<Iterator>(budget, all);
-  return make_generator(budget, "do_batch", all.depth() + 1, [batch_it](Value& out) { return batch_it->next(out); });
+  batches.push_back(Value::list(budget, std::move(line)));
+  return batches;
 }
 
-Value slice_filter(Interpreter& interpreter, const Value& value, CallArgs& args) {
-  const Args a("slice", args, {"slices", "fill_with"}, 1);
+Value batch_filter(Interpreter& interpreter, const Value& value, CallArgs& args) {
+  const Args a("batch", args, {"linecount", "fill_with"}, 1);
   Budget& budget = interpreter.budget();
-  const std::int64_t count = a.integer(0);
+  return deferred(budget, "do_batch", depth_with(value, args) + 2,
+                  [&budget, value, size = a.integer(0), fill = a[1]] { return batches_of(budget, value, size, fill); });
+}
+
+std::vector<Value> columns_of(Budget& budget, const Value& value, std::int64_t count, const Value& fill) {
   if (count == 0) fail("integer division or modulo by zero");
   const std::vector<Value> items = to_vector(budget, value);
   const auto size = static_cast<std::int64_t>(items.size());
@@ -376,13 +385,19 @@ Value slice_filter(Interpreter& interpreter, const Value& value, CallArgs& args)
     const bool longer = i < size % count;
     const auto end = next + static_cast<std::ptrdiff_t>(size / count + (longer ? 1 : 0));
     std::vector<Value> column(next, end);
-    if (a.given(1) && !longer) column.push_back(a[1]);
+    if (!fill.is_missing() && !fill.is_none() && !longer) column.push_back(fill);
     columns.push_back(Value::list(budget, std::move(column)));
     next = end;
   }
-  const Value all = Value::list(budget, std::move(columns));
-  const auto it = std::make_shared<Iterator>(budget, all);
-  return make_generator(budget, "sync_do_slice", all.depth() + 1, [it](Value& out) { return it->next(out); });
+  return columns;
+}
+
+Value slice_filter(Interpreter& interpreter, const Value& value, CallArgs& args) {
+  const Args a("slice", args, {"slices", "fill_with"}, 1);
+  Budget& budget = interpreter.budget();
+  return deferred(
+      budget, "sync_do_slice", depth_with(value, args) + 2,
+      [&budget, value, count = a.integer(0), fill = a[1]] { return columns_of(budget, value, count, fill); });
 }
 
 constexpr std::array<Filter, 22> kFilters = {{

@@ -1,6 +1,7 @@
 #include "text/jinja/str.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <utility>
 
 #include "text/jinja/unicode.h"
@@ -96,6 +97,9 @@ StrPtr concat(Budget& budget, const Str& a, const Str& b) {
 StrPtr repeat(Budget& budget, const Str& text, std::int64_t count) {
   StrBuilder out(budget);
   if (count > 0 && !text.text.empty()) {
+    std::size_t bytes = 0;
+    if (__builtin_mul_overflow(text.text.size(), static_cast<std::size_t>(count), &bytes)) bytes = SIZE_MAX;
+    budget.check_string(bytes);
     budget.step(count);
     for (std::int64_t i = 0; i < count; ++i) out.append(text);
   }

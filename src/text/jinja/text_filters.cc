@@ -66,14 +66,15 @@ Value indent_filter(Interpreter& interpreter, const Value& value, CallArgs& args
 Value truncate_filter(Interpreter& interpreter, const Value& value, CallArgs& args) {
   const Args a("truncate", args, {"length", "killwords", "end", "leeway"});
   Budget& budget = interpreter.budget();
-  const StrPtr text = text_only(value, "truncate");
   const std::int64_t length = a.integer_or(0, 255);
   const StrPtr end = a.has(2) ? a.str(2) : make_str("...");
   const std::int64_t leeway = a.given(3) ? a.integer(3) : 5;
   const auto end_chars = static_cast<std::int64_t>(end->chars);
   if (length < end_chars) fail("expected length >= " + std::to_string(end_chars) + ", got " + std::to_string(length));
   if (leeway < 0) fail("expected leeway >= 0, got " + std::to_string(leeway));
-  if (static_cast<std::int64_t>(text->chars) - leeway <= length) return value;
+  const auto size = length_of(value);
+  if (size && static_cast<std::int64_t>(*size) - leeway <= length) return value;
+  const StrPtr text = text_only(value, "truncate");
   StrPtr head = substr(budget, *text, 0, text->byte_offset(static_cast<std::size_t>(length - end_chars)));
   if (!a.truthy_or(1, false)) head = split(budget, *head, make_str(" ").get(), 1, true).front();
   return Value::str(concat(budget, *head, *end));
@@ -207,8 +208,7 @@ std::optional<Int128> parse_integer(std::string_view text, std::int64_t base) {
     }
   }
   if (base == 0) base = 10;
-  if (base < 2 || base > 36) fail("int() base must be >= 2 and <= 36, or 0");
-  if (digits.empty()) return std::nullopt;
+  if (digits.empty() || base < 2 || base > 36) return std::nullopt;
   Int128 value = 0;
   for (const char c : digits) {
     const char low = static_cast<char>(c | 0x20);

@@ -135,6 +135,8 @@ std::uint32_t Value::depth() const {
       return 1 + as<View>().dict->depth;
     case Kind::kGenerator:
       return as<Generator>().depth;
+    case Kind::kCallable:
+      return as<Callable>().depth();
     default:
       return 0;
   }
@@ -289,7 +291,9 @@ bool Iterator::next_str(Value& out) {
     while (end < size_ && is_continuation(s.text[end])) ++end;
   }
   at_ += end - begin;
-  out = Value::str(substr(*budget_, s, begin, end));
+  StrBuilder character(*budget_);  // plain text even when the whole is markup, as in Python
+  character.append(s, begin, end);
+  out = Value::str(character.finish());
   return true;
 }
 
