@@ -24,19 +24,19 @@ struct EngineOptions {
   double mem_fraction = 0.8;
   std::int32_t max_queued_requests = 2048;
   std::int64_t max_queued_tokens = 8'388'608;
-  bool debug_invariants = false;            // check the pools after every step
+  bool debug_invariants = false;  // check the pools after every step
 };
 
 // Counters and gauges, read at any time from any thread.
 struct EngineStats {
-  std::int64_t running = 0, waiting = 0;                      // requests now
-  std::int64_t prompt_tokens = 0, output_tokens = 0;          // since the start
+  std::int64_t running = 0, waiting = 0;              // requests now
+  std::int64_t prompt_tokens = 0, output_tokens = 0;  // since the start
   std::int64_t finished = 0, cancelled = 0, failed = 0, rejected = 0;
   std::int64_t steps = 0, preempted = 0;
   std::int64_t kv_pages_total = 0, kv_pages_used = 0;
   std::int64_t state_slots_total = 0, state_slots_used = 0;
   std::int64_t windows_total = 0, windows_used = 0;
-  double step_seconds = 0;                                    // in steps since the start
+  double step_seconds = 0;  // in steps since the start
 };
 
 // Called on the engine's thread, once a step, with everything that happened in it. Must not block.
@@ -66,9 +66,9 @@ class Engine {
   virtual void drain(double seconds) = 0;
 
   virtual EngineStats stats() const = 0;
-  virtual std::int32_t context_length() const = 0;       // after the memory plan
+  virtual std::int32_t context_length() const = 0;  // after the memory plan
   virtual std::int32_t max_running_requests() const = 0;
-  virtual std::string memory_plan() const = 0;           // a few lines for people
+  virtual std::string memory_plan() const = 0;  // a few lines for people
 
   // At idle: free + cached = total for every pool (contract S7). An error says which pool differs and by how much.
   virtual Status check_invariants() = 0;

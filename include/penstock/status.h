@@ -55,8 +55,8 @@ Status internal_error(std::string message);
 template <typename T>
 class [[nodiscard]] Expected {
  public:
-  Expected(T value) : value_(std::move(value)) {}                  // NOLINT(google-explicit-constructor)
-  Expected(Status status) : value_(std::move(status)) {}           // NOLINT(google-explicit-constructor)
+  Expected(T value) : value_(std::move(value)) {}         // NOLINT(google-explicit-constructor)
+  Expected(Status status) : value_(std::move(status)) {}  // NOLINT(google-explicit-constructor)
 
   bool ok() const { return std::holds_alternative<T>(value_); }
   explicit operator bool() const { return ok(); }
@@ -79,17 +79,18 @@ class [[nodiscard]] Expected {
 }  // namespace penstock
 
 // Return the error of an expression that gives a Status.
-#define PENSTOCK_RETURN_IF_ERROR(expr)                      \
-  do {                                                      \
-    ::penstock::Status penstock_status_ = (expr);           \
-    if (!penstock_status_.ok()) return penstock_status_;    \
+#define PENSTOCK_RETURN_IF_ERROR(expr)                   \
+  do {                                                   \
+    ::penstock::Status penstock_status_ = (expr);        \
+    if (!penstock_status_.ok()) return penstock_status_; \
   } while (false)
 
 #define PENSTOCK_CONCAT_INNER(a, b) a##b
 #define PENSTOCK_CONCAT(a, b) PENSTOCK_CONCAT_INNER(a, b)
 
 // PENSTOCK_ASSIGN_OR_RETURN(auto file, open(path)): declare or assign the value, or return its error.
-#define PENSTOCK_ASSIGN_OR_RETURN(lhs, expr) PENSTOCK_ASSIGN_OR_RETURN_IMPL(PENSTOCK_CONCAT(expected_, __LINE__), lhs, expr)
+#define PENSTOCK_ASSIGN_OR_RETURN(lhs, expr) \
+  PENSTOCK_ASSIGN_OR_RETURN_IMPL(PENSTOCK_CONCAT(expected_, __LINE__), lhs, expr)
 #define PENSTOCK_ASSIGN_OR_RETURN_IMPL(tmp, lhs, expr) \
   auto tmp = (expr);                                   \
   if (!tmp.ok()) return tmp.status();                  \

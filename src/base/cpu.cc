@@ -20,7 +20,9 @@ Registers cpuid(unsigned leaf, unsigned subleaf) {
   return r;
 }
 
-bool bit(unsigned value, int index) { return ((value >> index) & 1U) != 0; }
+bool bit(unsigned value, int index) {
+  return ((value >> index) & 1U) != 0;
+}
 
 // The register state the operating system saves on a context switch: without it the instructions fault.
 unsigned enabled_state() {

@@ -12,13 +12,17 @@ enum class DType : std::uint8_t { kF32, kF16, kBF16, kF64, kI8, kI16, kI32, kI64
 constexpr std::size_t dtype_bytes(DType dtype) {
   switch (dtype) {
     case DType::kF64:
-    case DType::kI64: return 8;
+    case DType::kI64:
+      return 8;
     case DType::kF32:
-    case DType::kI32: return 4;
+    case DType::kI32:
+      return 4;
     case DType::kF16:
     case DType::kBF16:
-    case DType::kI16: return 2;
-    default: return 1;
+    case DType::kI16:
+      return 2;
+    default:
+      return 1;
   }
 }
 
@@ -26,7 +30,9 @@ const char* to_string(DType dtype);  // as safetensors spells it: "F32", "BF16",
 
 using bf16_t = std::uint16_t;  // the bits of a bfloat16
 
-inline float bf16_to_float(bf16_t x) { return std::bit_cast<float>(static_cast<std::uint32_t>(x) << 16); }
+inline float bf16_to_float(bf16_t x) {
+  return std::bit_cast<float>(static_cast<std::uint32_t>(x) << 16);
+}
 
 // Round to nearest, ties to even; NaN stays NaN.
 inline bf16_t float_to_bf16(float x) {

@@ -25,7 +25,9 @@ namespace {
 constexpr auto kSpin = std::chrono::microseconds(60);
 constexpr int kPausesBetweenClockReads = 64;
 
-void pause() { __builtin_ia32_pause(); }
+void pause() {
+  __builtin_ia32_pause();
+}
 
 std::vector<int> allowed_cpus() {
   cpu_set_t set;
@@ -120,7 +122,8 @@ struct ThreadPool::Impl {
   }
 };
 
-ThreadPool::ThreadPool(int threads) : threads_(threads > 0 ? threads : usable_cores()), impl_(std::make_unique<Impl>()) {
+ThreadPool::ThreadPool(int threads)
+    : threads_(threads > 0 ? threads : usable_cores()), impl_(std::make_unique<Impl>()) {
   const auto [cpus, cores] = ordered_cpus();
   // The caller is thread 0 and stays where its own work takes it.
   for (int i = 1; i < threads_; ++i) {

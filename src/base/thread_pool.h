@@ -23,7 +23,8 @@ class ThreadPool {
   template <typename Body>
   void parallel_for(std::int64_t tasks, Body&& body) {
     using Plain = std::remove_reference_t<Body>;
-    run(tasks, [](void* context, std::int64_t task, int thread) { (*static_cast<Plain*>(context))(task, thread); },
+    run(
+        tasks, [](void* context, std::int64_t task, int thread) { (*static_cast<Plain*>(context))(task, thread); },
         const_cast<void*>(static_cast<const void*>(&body)));
   }
 

@@ -176,7 +176,7 @@ void add_kernel_options(CLI::App& app, ModelOptions& options) {
       ->default_str("auto");
   add_choice(
       app, "--linear-input", [&](const std::string& word) { set_optional(kernels.linear_input, word); },
-      {{"auto", ""}, {"fp32", ""}, {"bf16", ""}, {"bf16x2", ""}},
+      {{"auto", ""}, {"fp32", ""}, {"bf16", ""}},
       "how linear layers see their inputs: as they are, or as one or two bf16 numbers each")
       ->default_str("auto");
   add_choice(

@@ -79,7 +79,8 @@ void plan_tiles(Step& step) {
       const std::int32_t first = std::max(0, last - tokens);
       for (std::int32_t kv = 0; kv < c.num_key_value_heads; ++kv) {
         for (std::int32_t head = 0; head < group; head += heads) {
-          step.tiles.push_back({static_cast<std::int32_t>(s), kv, first, last - first, head, std::min(heads, group - head)});
+          step.tiles.push_back(
+              {static_cast<std::int32_t>(s), kv, first, last - first, head, std::min(heads, group - head)});
         }
       }
     }

@@ -89,7 +89,8 @@ struct Forward::Impl {
     job.ld_y = step.config.vocab_size;
     job.rows = logit_count;
     step.linear.run(job);
-    return {step.logits.as<float>(), static_cast<std::size_t>(logit_count) * static_cast<std::size_t>(step.config.vocab_size)};
+    return {step.logits.as<float>(),
+            static_cast<std::size_t>(logit_count) * static_cast<std::size_t>(step.config.vocab_size)};
   }
 
   Step step;

@@ -5,8 +5,8 @@
 #include <memory>
 #include <span>
 
-#include "ops/cache_layout.h"
 #include "model/model.h"
+#include "ops/cache_layout.h"
 
 namespace penstock {
 
@@ -14,8 +14,8 @@ namespace penstock {
 struct SequenceSlice {
   std::span<const std::int32_t> tokens;  // at least one; ids in [0, vocab)
   std::int32_t position = 0;
-  std::span<const std::int32_t> pages;   // KV page of every block 0 … (position + n − 1)/64
-  std::int32_t window = 0;               // window backend: the request's window; else 0
+  std::span<const std::int32_t> pages;  // KV page of every block 0 … (position + n − 1)/64
+  std::int32_t window = 0;              // window backend: the request's window; else 0
 
   // window: `state` is the snapshot at boundary 64·⌊position/64⌋ (0 at boundary 0), and fold_to[i] the slot to fold
   // into at the i-th boundary this slice reaches (position + n ≥ 64·b counts: a fold happens with a block's last row).

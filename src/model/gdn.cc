@@ -109,8 +109,9 @@ void convolve_head(Step& step, const GdnWeights& weights, std::int64_t layer, st
   const SliceMemory memory{step, step.slices[slice], layer};
   const bool is_query = head < hk;
   const bool is_key = !is_query && head < 2 * hk;
-  const std::int64_t channel = head < 2 * hk ? head * c.linear_key_head_dim
-                                             : 2 * hk * c.linear_key_head_dim + (head - 2 * hk) * c.linear_value_head_dim;
+  const std::int64_t channel = head < 2 * hk
+                                   ? head * c.linear_key_head_dim
+                                   : 2 * hk * c.linear_key_head_dim + (head - 2 * hk) * c.linear_value_head_dim;
   const std::int64_t row = step.first_row[slice];
   ConvTask task{};
   task.input = step.projection.data() + row * step.projection_width + channel;
@@ -171,8 +172,10 @@ void window_heads(Step& step, std::int64_t layer, std::size_t index, std::int64_
   const CacheLayout& layout = step.layout;
   const SliceMemory memory{step, step.slices[index], layer};
   const int ratio = c.linear_num_value_heads / c.linear_num_key_heads;
-  const std::int64_t key_bytes = std::int64_t{c.linear_key_head_dim} * kBlockTokens * static_cast<int>(layout.window_row_bytes);
-  const std::int64_t d_bytes = std::int64_t{c.linear_value_head_dim} * kBlockTokens * static_cast<int>(layout.window_row_bytes);
+  const std::int64_t key_bytes =
+      std::int64_t{c.linear_key_head_dim} * kBlockTokens * static_cast<int>(layout.window_row_bytes);
+  const std::int64_t d_bytes =
+      std::int64_t{c.linear_value_head_dim} * kBlockTokens * static_cast<int>(layout.window_row_bytes);
   std::byte* window = memory.window();
   std::byte* keys = window + key_head * key_bytes;
   std::int32_t base_slot = memory.slice.state;

@@ -22,7 +22,8 @@ class Packer {
   MlpWeights mlp(const MlpHostWeights& host) {
     MlpWeights mlp;
     mlp.intermediate = host.gate_proj.rows;
-    mlp.gate_up = counted(pack_interleaved16(host.gate_proj, host.up_proj, pool_), 2 * host.gate_proj.rows * host.gate_proj.cols);
+    mlp.gate_up =
+        counted(pack_interleaved16(host.gate_proj, host.up_proj, pool_), 2 * host.gate_proj.rows * host.gate_proj.cols);
     mlp.down = rows({&host.down_proj});
     return mlp;
   }
@@ -97,7 +98,9 @@ LayerWeights pack_layer(const LayerHostWeights& host, Packer& packer) {
 
 std::int64_t count_parameters(const HostWeights& weights) {
   const auto size = [](const MatrixView& m) { return m.rows * m.cols; };
-  const auto mlp_size = [&](const MlpHostWeights& m) { return size(m.gate_proj) + size(m.up_proj) + size(m.down_proj); };
+  const auto mlp_size = [&](const MlpHostWeights& m) {
+    return size(m.gate_proj) + size(m.up_proj) + size(m.down_proj);
+  };
   std::int64_t total = size(weights.lm_head) + (weights.tied ? 0 : size(weights.embed_tokens));
   for (const LayerHostWeights& layer : weights.layers) {
     if (layer.gdn) {
@@ -119,8 +122,9 @@ std::int64_t count_parameters(const HostWeights& weights) {
 
 Status check_shapes(const ModelConfig& config) {
   const auto need16 = [](const char* name, std::int32_t value) {
-    return value % 16 == 0 ? Status() : unsupported(std::string(name) + " is " + std::to_string(value) +
-                                                    "; the CPU kernels need a multiple of 16");
+    return value % 16 == 0 ? Status()
+                           : unsupported(std::string(name) + " is " + std::to_string(value) +
+                                         "; the CPU kernels need a multiple of 16");
   };
   if (config.hidden_size % 2 != 0 || config.intermediate_size % 2 != 0 || config.moe_intermediate_size % 2 != 0 ||
       config.shared_expert_intermediate_size % 2 != 0) {

@@ -18,7 +18,7 @@ namespace penstock {
 struct ModelWeights;  // src/model/weights.h
 
 struct ModelOptions {
-  int threads = 0;  // 0: one per physical core
+  int threads = 0;        // 0: one per physical core
   KernelRequest kernels;  // what the user fixed; everything else is chosen by ops/policy
 };
 

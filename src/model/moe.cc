@@ -1,5 +1,5 @@
-// Mixture of experts: rows grouped by expert, every expert's product in one parallel region, each token's sum in ascending
-// expert order, the shared expert last (numerics.md 2.5).
+// Mixture of experts: rows grouped by expert, every expert's product in one parallel region, each token's sum in
+// ascending expert order, the shared expert last (numerics.md 2.5).
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -46,7 +46,8 @@ void choose_experts(Step& step, std::int64_t row) {
 void group_rows(Step& step) {
   const std::int64_t slots = std::int64_t{step.rows} * step.config.num_experts_per_tok;
   std::fill(step.start.begin(), step.start.end(), 0);
-  for (std::int64_t i = 0; i < slots; ++i) ++step.start[static_cast<std::size_t>(step.chosen[static_cast<std::size_t>(i)]) + 1];
+  for (std::int64_t i = 0; i < slots; ++i)
+    ++step.start[static_cast<std::size_t>(step.chosen[static_cast<std::size_t>(i)]) + 1];
   for (std::size_t e = 1; e < step.start.size(); ++e) step.start[e] += step.start[e - 1];
   for (std::int64_t i = 0; i < slots; ++i) {
     const auto slot = static_cast<std::size_t>(i);
@@ -92,7 +93,8 @@ void combine(Step& step, std::int64_t row) {
     const auto slot = static_cast<std::size_t>(row * c.num_experts_per_tok + i);
     step.kernels.add_scaled(sum, step.expert_out.data() + step.place[slot] * hidden, step.weight[slot], c.hidden_size);
   }
-  const float gate = 1.0F / (1.0F + std::exp(-step.router[static_cast<std::size_t>(row * (c.num_experts + 1) + c.num_experts)]));
+  const float gate =
+      1.0F / (1.0F + std::exp(-step.router[static_cast<std::size_t>(row * (c.num_experts + 1) + c.num_experts)]));
   step.kernels.add_scaled(sum, step.shared_out.data() + row * hidden, gate, c.hidden_size);
   step.kernels.add(step.x.data() + row * hidden, sum, c.hidden_size);
 }
@@ -125,7 +127,8 @@ void run_moe(Step& step, const MoeWeights& weights) {
   step.jobs.push_back(up_job(step, weights.shared_expert, step.shared_act.data(), step.rows, nullptr));
   step.linear.run(step.jobs);
   for_experts([&](const MlpWeights& mlp, std::int64_t start, std::int32_t rows) {
-    return down_job(step, mlp, step.act.data() + start * mlp.intermediate, rows, step.expert_out.data() + start * c.hidden_size);
+    return down_job(step, mlp, step.act.data() + start * mlp.intermediate, rows,
+                    step.expert_out.data() + start * c.hidden_size);
   });
   step.jobs.push_back(down_job(step, weights.shared_expert, step.shared_act.data(), step.rows, step.shared_out.data()));
   step.linear.run(step.jobs);

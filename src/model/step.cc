@@ -9,9 +9,8 @@ std::int64_t max_linear_inputs(const ModelConfig& c, std::int64_t tokens) {
   const std::int64_t mixer = std::max<std::int64_t>(std::int64_t{c.linear_num_value_heads} * c.linear_value_head_dim,
                                                     std::int64_t{c.num_attention_heads} * c.head_dim);
   const std::int64_t dense = std::max<std::int64_t>({mixer, c.hidden_size, c.intermediate_size});
-  const std::int64_t experts =
-      std::int64_t{c.num_experts_per_tok} * std::max(c.hidden_size, c.moe_intermediate_size) +
-      std::max(c.hidden_size, c.shared_expert_intermediate_size);
+  const std::int64_t experts = std::int64_t{c.num_experts_per_tok} * std::max(c.hidden_size, c.moe_intermediate_size) +
+                               std::max(c.hidden_size, c.shared_expert_intermediate_size);
   return tokens * std::max(dense, c.is_moe() ? experts : 0);
 }
 
@@ -22,7 +21,8 @@ Step::Step(const Model& model_in, std::int32_t max_tokens_in, std::int32_t max_l
       config(model_in.config()),
       layout(model_in.cache_layout()),
       kernels(kernel_table(model_in.kernels())),
-      linear(kernels, model_in.kernels().linear_input, model_in.pool(), max_linear_inputs(config, std::max(max_tokens_in, max_logits_in))),
+      linear(kernels, model_in.kernels().linear_input, model_in.pool(),
+             max_linear_inputs(config, std::max(max_tokens_in, max_logits_in))),
       max_tokens(max_tokens_in),
       max_logits(max_logits_in) {
   const auto size = [](std::int64_t n) { return static_cast<std::size_t>(n); };
@@ -30,8 +30,7 @@ Step::Step(const Model& model_in, std::int32_t max_tokens_in, std::int32_t max_l
   const std::int64_t value_width = std::int64_t{config.linear_num_value_heads} * config.linear_value_head_dim;
   const std::int64_t query_width = std::int64_t{config.num_attention_heads} * config.head_dim;
   const std::int64_t gdn_width = config.conv_channels() + value_width + 2 * std::int64_t{config.linear_num_value_heads};
-  const std::int64_t attention_width =
-      2 * query_width + 2 * std::int64_t{config.num_key_value_heads} * config.head_dim;
+  const std::int64_t attention_width = 2 * query_width + 2 * std::int64_t{config.num_key_value_heads} * config.head_dim;
   projection_width = std::max(gdn_width, attention_width);
   position.resize(size(t));
   slice_of.resize(size(t));

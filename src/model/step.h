@@ -57,21 +57,21 @@ struct Step {
   std::vector<float> h;           // [T, hidden] normed
   std::vector<float> projection;  // [T, projection_width] of the layer's input projections
   std::int64_t projection_width = 0;
-  std::vector<float> conv;        // [T, channels] q | k | v after convolution; or rotated queries [T, heads·head_dim]
-  std::vector<float> mixed;       // [T, mixed_width] what the mixer gives to its output projection
-  std::vector<float> g, beta;     // [T, value heads]
-  std::vector<float> act;         // [T, intermediate], or MoE: [T·k, moe_intermediate]
-  std::vector<float> cosine, sine;  // [T, rotary_dim / 2]
+  std::vector<float> conv;     // [T, channels] q | k | v after convolution; or rotated queries [T, heads·head_dim]
+  std::vector<float> mixed;    // [T, mixed_width] what the mixer gives to its output projection
+  std::vector<float> g, beta;  // [T, value heads]
+  std::vector<float> act;      // [T, intermediate], or MoE: [T·k, moe_intermediate]
+  std::vector<float> cosine, sine;        // [T, rotary_dim / 2]
   std::vector<double> inverse_frequency;  // [rotary_dim / 2]
   std::vector<AttentionTile> tiles;
   // MoE.
-  std::vector<float> router;         // [T, experts + 1]
-  std::vector<std::int32_t> chosen;  // [T, k] experts, ascending
-  std::vector<float> weight;         // [T, k]
-  std::vector<std::int32_t> gather;  // [T·k] rows, grouped by expert
-  std::vector<std::int32_t> place;   // [T, k] where the row's expert output is
-  std::vector<std::int32_t> start;   // [experts + 1]
-  std::vector<float> expert_out;     // [T·k, hidden]
+  std::vector<float> router;                  // [T, experts + 1]
+  std::vector<std::int32_t> chosen;           // [T, k] experts, ascending
+  std::vector<float> weight;                  // [T, k]
+  std::vector<std::int32_t> gather;           // [T·k] rows, grouped by expert
+  std::vector<std::int32_t> place;            // [T, k] where the row's expert output is
+  std::vector<std::int32_t> start;            // [experts + 1]
+  std::vector<float> expert_out;              // [T·k, hidden]
   std::vector<float> shared_act, shared_out;  // [T, shared], [T, hidden]
   std::vector<LinearJob> jobs;
 

@@ -10,16 +10,16 @@
 namespace penstock {
 
 struct GdnWeights {
-  PackedMatrix in_proj;             // rows q | k | v | z | b | a
+  PackedMatrix in_proj;  // rows q | k | v | z | b | a
   PackedMatrix out_proj;
-  std::vector<float> conv1d;        // [4][channels], transposed: tap by tap
+  std::vector<float> conv1d;         // [4][channels], transposed: tap by tap
   std::vector<float> neg_exp_A_log;  // [Hv]: -exp(A_log)
-  std::vector<float> dt_bias;       // [Hv]
-  std::vector<float> norm;          // [Dv]
+  std::vector<float> dt_bias;        // [Hv]
+  std::vector<float> norm;           // [Dv]
 };
 
 struct AttentionWeights {
-  PackedMatrix qkv;                   // rows q and gate per head | k | v
+  PackedMatrix qkv;  // rows q and gate per head | k | v
   PackedMatrix o_proj;
   std::vector<float> q_norm, k_norm;  // 1 + w
 };
@@ -31,7 +31,7 @@ struct MlpWeights {
 };
 
 struct MoeWeights {
-  PackedMatrix router;              // rows: experts, then the shared expert's gate
+  PackedMatrix router;  // rows: experts, then the shared expert's gate
   std::vector<MlpWeights> experts;
   MlpWeights shared_expert;
 };

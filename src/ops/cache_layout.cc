@@ -3,22 +3,33 @@
 namespace penstock {
 namespace {
 
-std::size_t round_up(std::size_t bytes) { return (bytes + 63) / 64 * 64; }
-std::size_t size(std::int32_t n) { return static_cast<std::size_t>(n); }
+std::size_t round_up(std::size_t bytes) {
+  return (bytes + 63) / 64 * 64;
+}
+std::size_t size(std::int32_t n) {
+  return static_cast<std::size_t>(n);
+}
 
 }  // namespace
 
 const char* to_string(StateDType dtype) {
   switch (dtype) {
-    case StateDType::kF32: return "float32";
-    case StateDType::kBF16: return "bfloat16";
-    case StateDType::kI8: return "int8";
+    case StateDType::kF32:
+      return "float32";
+    case StateDType::kBF16:
+      return "bfloat16";
+    case StateDType::kI8:
+      return "int8";
   }
   return "?";
 }
 
-const char* to_string(KvDType dtype) { return dtype == KvDType::kF32 ? "float32" : "bfloat16"; }
-const char* to_string(GdnBackend backend) { return backend == GdnBackend::kWindow ? "window" : "recurrent"; }
+const char* to_string(KvDType dtype) {
+  return dtype == KvDType::kF32 ? "float32" : "bfloat16";
+}
+const char* to_string(GdnBackend backend) {
+  return backend == GdnBackend::kWindow ? "window" : "recurrent";
+}
 
 CacheLayout CacheLayout::make(const ModelConfig& config, GdnBackend backend, StateDType state_dtype, KvDType kv_dtype) {
   CacheLayout layout;
@@ -39,9 +50,15 @@ CacheLayout CacheLayout::make(const ModelConfig& config, GdnBackend backend, Sta
   const std::size_t hv = size(config.linear_num_value_heads);
   const std::size_t channels = size(config.conv_channels());
   switch (state_dtype) {
-    case StateDType::kF32: layout.state_head_bytes = dk * dv * 4; break;
-    case StateDType::kBF16: layout.state_head_bytes = dk * dv * 2; break;
-    case StateDType::kI8: layout.state_head_bytes = dk * dv + dv * 4; break;
+    case StateDType::kF32:
+      layout.state_head_bytes = dk * dv * 4;
+      break;
+    case StateDType::kBF16:
+      layout.state_head_bytes = dk * dv * 2;
+      break;
+    case StateDType::kI8:
+      layout.state_head_bytes = dk * dv + dv * 4;
+      break;
   }
   layout.state_head_bytes = round_up(layout.state_head_bytes);
   layout.state_conv_offset = layout.state_head_bytes * hv;

@@ -13,36 +13,35 @@
 
 namespace penstock {
 
-constexpr int kPanel = 32;       // output columns of a weight panel
+constexpr int kPanel = 32;        // output columns of a weight panel
 constexpr int kMaxTileRows = 12;  // most rows of any linear tile
 
 // A tile of Y = X·Wᵀ: `panels` neighbouring panels of 32 columns, `rows` rows.
 struct LinearTile {
-  const void* x[kMaxTileRows];      // row r: fp32 [k], or bf16 [k] (the high part)
-  const void* x_low[kMaxTileRows];  // bf16 [k], the low part, for bf16x2
+  const void* x[kMaxTileRows];  // row r: fp32 [k], or bf16 [k]
   int rows = 0;
-  int panels = 1;                   // 1, or 2 when rows <= 4
-  const void* weights = nullptr;    // bf16 [panels][k/2][32][2], or fp32 [panels][k][32]
+  int panels = 1;                 // 1, or 2 when rows <= 4
+  const void* weights = nullptr;  // bf16 [panels][k/2][32][2], or fp32 [panels][k][32]
   std::int64_t panel_bytes = 0;
-  int k = 0;                        // even
-  float* out = nullptr;             // [rows][32·panels]
+  int k = 0;             // even
+  float* out = nullptr;  // [rows][32·panels]
 };
 
 // Convolution over tokens of one sequence, channels [0, channels) from the pointers: SiLU(Σ_j w_j u_{t−3+j}).
 struct ConvTask {
-  const float* input;       // [tokens, ld_input]
+  const float* input;  // [tokens, ld_input]
   std::int64_t ld_input;
   const float* history[3];  // the three inputs before the first token, oldest first; null: zero
   const float* weights;     // [4][ld_weights]
   std::int64_t ld_weights;
-  float* output;            // [tokens, ld_output]
+  float* output;  // [tokens, ld_output]
   std::int64_t ld_output;
   int tokens;
-  int channels;             // multiple of 16
+  int channels;  // multiple of 16
   // After the convolution: nothing, or x·rsqrt(Σx² + 1e-6)·scale over the channels (one head of q or k).
   bool l2_norm;
   float scale;
-  bool round_bf16;          // round the result to bf16 (keys beside a bf16 window)
+  bool round_bf16;  // round the result to bf16 (keys beside a bf16 window)
 };
 
 // Rows [row0, row0 + rows) of one block of one value head, window form (numerics.md 3).
@@ -55,16 +54,16 @@ struct GdnWindowTask {
   float* gate_sum;         // window: G [64]
   std::byte* fold_to;      // null, or where S1 goes (may be `state`); rows end at 64
   int row0, rows;
-  const float* q;          // [rows, ld_q], normalised and scaled
-  const float* k;          // [rows, ld_k], normalised
-  const float* v;          // [rows, ld_v]
+  const float* q;  // [rows, ld_q], normalised and scaled
+  const float* k;  // [rows, ld_k], normalised
+  const float* v;  // [rows, ld_v]
   std::int64_t ld_q, ld_k, ld_v;
-  const float* g;          // [rows, ld_gate] log decay
-  const float* beta;       // [rows, ld_gate]
+  const float* g;     // [rows, ld_gate] log decay
+  const float* beta;  // [rows, ld_gate]
   std::int64_t ld_gate;
-  float* output;           // [rows, ld_output]
+  float* output;  // [rows, ld_output]
   std::int64_t ld_output;
-  float* scratch;          // gdn_scratch_floats(dk, dv)
+  float* scratch;  // gdn_scratch_floats(dk, dv)
 };
 
 // The same rows in recurrent form: the state after the last row goes to state_out (may be `state`).
@@ -88,7 +87,7 @@ struct GdnRecurrentTask {
 
 // y = w · x·rsqrt(mean x² + eps) · act(z), one head.
 struct GatedNormTask {
-  float* x;        // [rows, ld_x], in place
+  float* x;  // [rows, ld_x], in place
   std::int64_t ld_x;
   const float* z;  // [rows, ld_z]
   std::int64_t ld_z;
@@ -98,21 +97,21 @@ struct GatedNormTask {
   bool sigmoid_gate;  // else SiLU
 };
 
-// Some query rows of one sequence against one kv head: causal, keys in blocks of 64 on the absolute grid, online softmax
-// in ascending order, then the output gate.
+// Some query rows of one sequence against one kv head: causal, keys in blocks of 64 on the absolute grid, online
+// softmax in ascending order, then the output gate.
 struct AttentionTask {
   KvDType kv_dtype;
-  int head_dim;                          // multiple of 16
-  const std::byte* pages;                // pool base
+  int head_dim;            // multiple of 16
+  const std::byte* pages;  // pool base
   std::int64_t page_bytes;
-  std::int64_t page_offset;              // of this layer and head within a page
-  const std::int32_t* page_ids;          // of the sequence, from block 0
-  int rows;                              // <= kMaxAttentionRows
-  const float* const* q;                 // [rows] pointers to [head_dim], normed, rotated, scaled
-  const float* const* gate;              // [rows] pointers to [head_dim]
-  float* const* output;                  // [rows] pointers to [head_dim]
-  const std::int32_t* position;          // [rows] ascending
-  float* scratch;                        // attention_scratch_floats(head_dim)
+  std::int64_t page_offset;      // of this layer and head within a page
+  const std::int32_t* page_ids;  // of the sequence, from block 0
+  int rows;                      // <= kMaxAttentionRows
+  const float* const* q;         // [rows] pointers to [head_dim], normed, rotated, scaled
+  const float* const* gate;      // [rows] pointers to [head_dim]
+  float* const* output;          // [rows] pointers to [head_dim]
+  const std::int32_t* position;  // [rows] ascending
+  float* scratch;                // attention_scratch_floats(head_dim)
 };
 constexpr int kMaxAttentionRows = 24;
 
@@ -131,15 +130,14 @@ struct KernelTable {
   const char* name;
   int tile_rows;  // most rows of linear_*
 
-  void (*linear_bf16)(const LinearTile& tile);  // bf16 weights
-  void (*linear_f32)(const LinearTile& tile);   // fp32 weights, fp32 inputs
-  // fp32 [n] -> bf16 high part and, if low is not null, the rounded remainder.
-  void (*split_bf16)(const float* x, std::uint16_t* high, std::uint16_t* low, std::int64_t n);
+  void (*linear_bf16)(const LinearTile& tile);                           // bf16 weights
+  void (*linear_f32)(const LinearTile& tile);                            // fp32 weights, fp32 inputs
+  void (*round_bf16)(const float* x, std::uint16_t* y, std::int64_t n);  // to nearest, ties to even
 
   void (*rms_norm)(const float* x, const float* weight, float* y, int n, float eps);  // weight is 1 + w
   void (*silu_mul_tile)(const float* tile, int rows, std::int64_t ld_tile, float* y, std::int64_t ld_y, int columns);
-  void (*add)(float* y, const float* x, int n);                   // y += x
-  void (*add_scaled)(float* y, const float* x, float a, int n);   // y += a·x
+  void (*add)(float* y, const float* x, int n);                  // y += x
+  void (*add_scaled)(float* y, const float* x, float a, int n);  // y += a·x
   void (*silu_mul)(const float* gate, const float* up, float* y, int n);
 
   void (*conv)(const ConvTask& task);
@@ -152,7 +150,8 @@ struct KernelTable {
 
 constexpr std::int64_t gdn_scratch_floats(int dk, int dv) {
   // P and Q, k·k and k·q of 64 rows; a state; coefficients of a fold.
-  return std::int64_t{2} * 64 * dv + std::int64_t{2} * 64 * 64 + std::int64_t{dk} * dv + std::int64_t{dk} * 64 + 4 * 64 + 2 * dv;
+  return std::int64_t{2} * 64 * dv + std::int64_t{2} * 64 * 64 + std::int64_t{dk} * dv + std::int64_t{dk} * 64 +
+         4 * 64 + 2 * dv;
 }
 constexpr std::int64_t attention_scratch_floats(int head_dim) {
   return std::int64_t{kMaxAttentionRows} * (64 + head_dim) + 3 * kMaxAttentionRows;
@@ -162,7 +161,6 @@ constexpr std::int64_t attention_scratch_floats(int head_dim) {
 const KernelTable& reference_kernels();
 const KernelTable& avx2_kernels();
 const KernelTable& avx512_kernels();
-const KernelTable& avx512_bf16_kernels();    // linear_bf16 reads one bf16 of x
-const KernelTable& avx512_bf16x2_kernels();  // linear_bf16 reads x as high + low
+const KernelTable& avx512_bf16_kernels();  // linear_bf16 reads bf16 inputs
 
 }  // namespace penstock

@@ -21,16 +21,12 @@ std::vector<const KernelTable*> tables() {
   std::vector<const KernelTable*> result = {&reference_kernels()};
   if (cpu.avx2) result.push_back(&avx2_kernels());
   if (cpu.avx512) result.push_back(&avx512_kernels());
-  if (cpu.avx512_bf16) {
-    result.push_back(&avx512_bf16_kernels());
-    result.push_back(&avx512_bf16x2_kernels());
-  }
+  if (cpu.avx512_bf16) result.push_back(&avx512_bf16_kernels());
   return result;
 }
 
 LinearInput input_of(const KernelTable& table) {
-  const std::string name = table.name;
-  return name == "avx512_bf16" ? LinearInput::kBF16 : name == "avx512_bf16x2" ? LinearInput::kBF16x2 : LinearInput::kF32;
+  return std::string(table.name) == "avx512_bf16" ? LinearInput::kBF16 : LinearInput::kF32;
 }
 
 std::vector<float> normal(std::size_t n, unsigned seed, float scale = 1.0F) {
@@ -89,9 +85,11 @@ TEST(Linear, AgreesWithDoublePrecisionAndDoesNotDependOnTheBatch) {
         for (std::int64_t n = 0; n < kN; ++n) {
           double want = 0;
           for (std::int64_t k = 0; k < kK; ++k) {
-            want += static_cast<double>(x[static_cast<std::size_t>(r * kK + k)]) * w[static_cast<std::size_t>(n * kK + k)];
+            want +=
+                static_cast<double>(x[static_cast<std::size_t>(r * kK + k)]) * w[static_cast<std::size_t>(n * kK + k)];
           }
-          ASSERT_NEAR(y[static_cast<std::size_t>(r * kN + n)], want, tolerance) << table->name << " row " << r << " column " << n;
+          ASSERT_NEAR(y[static_cast<std::size_t>(r * kN + n)], want, tolerance)
+              << table->name << " row " << r << " column " << n;
         }
       }
       for (const int batch : {1, 2, 3, 4, 5, 7, 13}) {  // level A: every tile shape gives the same bits
@@ -141,7 +139,8 @@ TEST(Linear, InterleavedGateAndUpWithGatheredRows) {
           g += value * gate.values[n * kK + k];
           u += value * up.values[n * kK + k];
         }
-        EXPECT_NEAR(y[r * kI + n], g / (1 + std::exp(-g)) * u, input_of(*table) == LinearInput::kBF16 ? 0.1 : 1e-4) << table->name;
+        EXPECT_NEAR(y[r * kI + n], g / (1 + std::exp(-g)) * u, input_of(*table) == LinearInput::kBF16 ? 0.1 : 1e-4)
+            << table->name;
       }
     }
   }
@@ -187,7 +186,8 @@ TEST(Conv, SiluOfFourTapsAndL2Norm) {
         }
         for (int c = 0; c < kChannels; ++c) {
           const double scale = norm ? 0.25 / std::sqrt(sum + 1e-6) : 1.0;
-          EXPECT_NEAR(y[static_cast<std::size_t>(t * kChannels + c)], want[static_cast<std::size_t>(c)] * scale, 3e-6) << table->name;
+          EXPECT_NEAR(y[static_cast<std::size_t>(t * kChannels + c)], want[static_cast<std::size_t>(c)] * scale, 3e-6)
+              << table->name;
         }
       }
     }
@@ -209,8 +209,11 @@ struct GdnData {
   }
   static void normalise(std::vector<float>& x, int row, double scale) {
     double sum = 1e-6;
-    for (int i = 0; i < kDk; ++i) sum += static_cast<double>(x[static_cast<std::size_t>(row * kDk + i)]) * x[static_cast<std::size_t>(row * kDk + i)];
-    for (int i = 0; i < kDk; ++i) x[static_cast<std::size_t>(row * kDk + i)] *= static_cast<float>(scale / std::sqrt(sum));
+    for (int i = 0; i < kDk; ++i)
+      sum +=
+          static_cast<double>(x[static_cast<std::size_t>(row * kDk + i)]) * x[static_cast<std::size_t>(row * kDk + i)];
+    for (int i = 0; i < kDk; ++i)
+      x[static_cast<std::size_t>(row * kDk + i)] *= static_cast<float>(scale / std::sqrt(sum));
   }
   // The recurrence as the paper writes it, in double precision.
   std::vector<double> outputs() const {
@@ -350,8 +353,10 @@ TEST(Gdn, BothFormsAgreeWithTheRecurrenceInDouble) {
   } limits[] = {{StateDType::kF32, 2e-6, 2e-6}, {StateDType::kBF16, 9e-3, 4e-2}, {StateDType::kI8, 2.5e-2, 1.5e-1}};
   for (const KernelTable* table : tables()) {
     for (const auto& limit : limits) {
-      EXPECT_LE(relative_rms(run_window(*table, data, limit.dtype, 64), want), limit.window) << table->name << to_string(limit.dtype);
-      EXPECT_LE(relative_rms(run_recurrent(*table, data, limit.dtype, 150), want), limit.recurrent) << table->name << to_string(limit.dtype);
+      EXPECT_LE(relative_rms(run_window(*table, data, limit.dtype, 64), want), limit.window)
+          << table->name << to_string(limit.dtype);
+      EXPECT_LE(relative_rms(run_recurrent(*table, data, limit.dtype, 150), want), limit.recurrent)
+          << table->name << to_string(limit.dtype);
     }
   }
 }
@@ -363,8 +368,10 @@ TEST(Gdn, RowsDoNotDependOnHowManyAreComputedTogether) {
       const auto window = run_window(*table, data, dtype, 64);
       const auto recurrent = run_recurrent(*table, data, dtype, 150);
       for (const int step : {1, 2, 7, 33}) {
-        EXPECT_EQ(run_window(*table, data, dtype, step), window) << table->name << " " << to_string(dtype) << " " << step;
-        EXPECT_EQ(run_recurrent(*table, data, dtype, step), recurrent) << table->name << " " << to_string(dtype) << " " << step;
+        EXPECT_EQ(run_window(*table, data, dtype, step), window)
+            << table->name << " " << to_string(dtype) << " " << step;
+        EXPECT_EQ(run_recurrent(*table, data, dtype, step), recurrent)
+            << table->name << " " << to_string(dtype) << " " << step;
       }
     }
   }

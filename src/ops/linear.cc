@@ -99,13 +99,12 @@ PackedMatrix pack_interleaved16(const MatrixView& first, const MatrixView& secon
 LinearRunner::LinearRunner(const KernelTable& kernels, LinearInput input, ThreadPool& pool,
                            std::int64_t max_input_elements)
     : kernels_(&kernels), input_(input), pool_(&pool), max_input_elements_(max_input_elements) {
-  if (input != LinearInput::kF32) high_ = AlignedBuffer(static_cast<std::size_t>(max_input_elements) * 2);
-  if (input == LinearInput::kBF16x2) low_ = AlignedBuffer(static_cast<std::size_t>(max_input_elements) * 2);
+  if (input == LinearInput::kBF16) rounded_ = AlignedBuffer(static_cast<std::size_t>(max_input_elements) * 2);
   offsets_.reserve(1024);
   first_task_.reserve(1024);
 }
 
-void LinearRunner::split_inputs(std::span<const LinearJob> jobs) {
+void LinearRunner::round_inputs(std::span<const LinearJob> jobs) {
   std::int64_t total = 0;
   std::int64_t rows = 0;
   for (const LinearJob& job : jobs) {
@@ -115,17 +114,16 @@ void LinearRunner::split_inputs(std::span<const LinearJob> jobs) {
   }
   if (input_ == LinearInput::kF32) return;
   CHECK(total <= max_input_elements_);
-  const auto split_row = [&](std::size_t j, std::int64_t row) {
+  const auto round_row = [&](std::size_t j, std::int64_t row) {
     const LinearJob& job = jobs[j];
     const std::int64_t k = job.weights->k;
     if (job.weights->format != WeightFormat::kBF16) return;
     const float* x = job.x + (job.gather != nullptr ? job.gather[row] : row) * job.ld_x;
-    const std::int64_t at = offsets_[j] + row * k;
-    kernels_->split_bf16(x, high_.as<bf16_t>() + at, low_.data() != nullptr ? low_.as<bf16_t>() + at : nullptr, k);
+    kernels_->round_bf16(x, rounded_.as<bf16_t>() + offsets_[j] + row * k, k);
   };
   if (rows <= 8) {  // cheaper than starting the threads once more
     for (std::size_t j = 0; j < jobs.size(); ++j) {
-      for (std::int64_t row = 0; row < jobs[j].rows; ++row) split_row(j, row);
+      for (std::int64_t row = 0; row < jobs[j].rows; ++row) round_row(j, row);
     }
     return;
   }
@@ -133,7 +131,7 @@ void LinearRunner::split_inputs(std::span<const LinearJob> jobs) {
     constexpr std::int64_t kRows = 8;
     pool_->parallel_for((jobs[j].rows + kRows - 1) / kRows, [&](std::int64_t task, int) {
       const std::int64_t last = std::min<std::int64_t>(jobs[j].rows, (task + 1) * kRows);
-      for (std::int64_t row = task * kRows; row < last; ++row) split_row(j, row);
+      for (std::int64_t row = task * kRows; row < last; ++row) round_row(j, row);
     });
   }
 }
@@ -146,12 +144,9 @@ void LinearRunner::run_tile(const LinearJob& job, std::int64_t input_offset, std
   LinearTile t;
   for (int r = 0; r < rows; ++r) {
     if (bf16_input) {
-      const std::int64_t at = input_offset + (row + r) * w.k;
-      t.x[r] = high_.as<bf16_t>() + at;
-      t.x_low[r] = low_.data() != nullptr ? low_.as<bf16_t>() + at : nullptr;
+      t.x[r] = rounded_.as<bf16_t>() + input_offset + (row + r) * w.k;
     } else {
       t.x[r] = job.x + (job.gather != nullptr ? job.gather[row + r] : row + r) * job.ld_x;
-      t.x_low[r] = nullptr;
     }
   }
   t.rows = rows;
@@ -190,7 +185,7 @@ void LinearRunner::run_tile(const LinearJob& job, std::int64_t input_offset, std
 void LinearRunner::run(std::span<const LinearJob> jobs) {
   offsets_.clear();
   first_task_.clear();
-  split_inputs(jobs);
+  round_inputs(jobs);
   // A task is a run of panels over a block of rows, big enough to be worth claiming, small enough to share out evenly.
   constexpr int kPanelsPerTask = 4;
   std::int64_t tasks = 0;

@@ -6,7 +6,9 @@
 namespace penstock {
 namespace {
 
-bool given(const std::optional<std::string>& option) { return option.has_value() && *option != "auto" && !option->empty(); }
+bool given(const std::optional<std::string>& option) {
+  return option.has_value() && *option != "auto" && !option->empty();
+}
 
 Status bad_value(const std::string& option, const std::string& value, const std::string& allowed) {
   return invalid_argument(option + ": '" + value + "' is not one of " + allowed);
@@ -35,8 +37,8 @@ Status choose_isa(const CpuFeatures& cpu, const KernelRequest& request, KernelPl
   for (const IsaName& isa : kIsas) {
     if (*request.isa != isa.name) continue;
     if (isa.needs != nullptr && !(cpu.*isa.needs)) {
-      return unsupported("--cpu-isa " + *request.isa + ": this CPU (" + cpu.name + ") does not have it; the widest it has is " +
-                         to_string(best));
+      return unsupported("--cpu-isa " + *request.isa + ": this CPU (" + cpu.name +
+                         ") does not have it; the widest it has is " + to_string(best));
     }
     plan.isa = isa.isa;
     reason = "chosen by --cpu-isa";
@@ -48,21 +50,23 @@ Status choose_isa(const CpuFeatures& cpu, const KernelRequest& request, KernelPl
 Status choose_linear_input(const KernelRequest& request, KernelPlan& plan, std::string& reason) {
   const bool dots = plan.isa == Isa::kAvx512Bf16;
   if (!given(request.linear_input)) {
-    plan.linear_input = dots ? LinearInput::kBF16x2 : LinearInput::kF32;
-    reason = dots ? "vdpbf16ps on inputs as high + low bf16: as exact as fp32 within 2^-17, no slower, no widening"
-                  : "no bf16 dot products in this instruction set: inputs stay fp32";
+    plan.linear_input = LinearInput::kF32;
+    reason = dots
+                 ? "exact to fp32; --linear-input bf16 uses vdpbf16ps, up to twice as fast in prefill and large batches"
+                 : "no bf16 dot products in this instruction set: inputs stay fp32";
     return {};
   }
   const std::string& value = *request.linear_input;
   if (value == "fp32") {
     plan.linear_input = LinearInput::kF32;
-  } else if (value == "bf16" || value == "bf16x2") {
+  } else if (value == "bf16") {
     if (!dots) {
-      return unsupported("--linear-input " + value + " needs avx512_bf16; with " + to_string(plan.isa) + " only fp32 works");
+      return unsupported("--linear-input " + value + " needs avx512_bf16; with " + to_string(plan.isa) +
+                         " only fp32 works");
     }
-    plan.linear_input = value == "bf16" ? LinearInput::kBF16 : LinearInput::kBF16x2;
+    plan.linear_input = LinearInput::kBF16;
   } else {
-    return bad_value("--linear-input", value, "auto, fp32, bf16, bf16x2");
+    return bad_value("--linear-input", value, "auto, fp32, bf16");
   }
   reason = "chosen by --linear-input";
   return {};
@@ -86,8 +90,8 @@ Status choose_backend(const KernelRequest& request, KernelPlan& plan, std::strin
   return {};
 }
 
-Status choose_dtypes(const ModelConfig& config, const KernelRequest& request, KernelPlan& plan, std::string& state_reason,
-                     std::string& kv_reason) {
+Status choose_dtypes(const ModelConfig& config, const KernelRequest& request, KernelPlan& plan,
+                     std::string& state_reason, std::string& kv_reason) {
   const bool state_given = given(request.state_dtype);
   const std::string state = state_given ? *request.state_dtype : config.mamba_ssm_dtype;
   if (state == "float32" || state == "fp32") {
@@ -99,7 +103,8 @@ Status choose_dtypes(const ModelConfig& config, const KernelRequest& request, Ke
   } else if (!state_given) {
     plan.state_dtype = StateDType::kF32;  // float16 loses accuracy: the next wider one
   } else if (state == "float16" || state == "fp16") {
-    return unsupported("--mamba-ssm-dtype float16: its range is too small for a recurrent state; use bfloat16 or float32");
+    return unsupported(
+        "--mamba-ssm-dtype float16: its range is too small for a recurrent state; use bfloat16 or float32");
   } else {
     return bad_value("--mamba-ssm-dtype", state, "auto, float32, bfloat16, int8");
   }
@@ -123,13 +128,16 @@ Status choose_dtypes(const ModelConfig& config, const KernelRequest& request, Ke
 
 }  // namespace
 
-const char* to_string(Isa isa) { return kIsas[static_cast<int>(isa)].name; }
+const char* to_string(Isa isa) {
+  return kIsas[static_cast<int>(isa)].name;
+}
 
 const char* to_string(LinearInput input) {
   switch (input) {
-    case LinearInput::kF32: return "fp32";
-    case LinearInput::kBF16: return "bf16";
-    case LinearInput::kBF16x2: return "bf16x2";
+    case LinearInput::kF32:
+      return "fp32";
+    case LinearInput::kBF16:
+      return "bf16";
   }
   return "?";
 }

@@ -18,21 +18,22 @@ namespace penstock {
 enum class Isa : std::uint8_t { kReference, kAvx2, kAvx512, kAvx512Bf16 };
 const char* to_string(Isa isa);  // "reference", "avx2", "avx512", "avx512_bf16"
 
-// How linear layers see their inputs: fp32 as they are; on vdpbf16ps as one bf16, or as a sum of two (16 bits of mantissa).
-enum class LinearInput : std::uint8_t { kF32, kBF16, kBF16x2 };
-const char* to_string(LinearInput input);  // "fp32", "bf16", "bf16x2"
+// How linear layers see their inputs: fp32 as they are, or rounded to bf16 for vdpbf16ps.
+enum class LinearInput : std::uint8_t { kF32, kBF16 };
+const char* to_string(LinearInput input);  // "fp32", "bf16"
 
-struct KernelRequest {  // empty: choose
-  std::optional<std::string> isa;              // --cpu-isa: "reference", "avx2", "avx512", "avx512_bf16"
-  std::optional<std::string> linear_input;     // --linear-input: "fp32", "bf16", "bf16x2"
-  std::optional<std::string> gdn_backend;      // --linear-attn-backend: "window", "recurrent"; aliases "flashinfer" -> recurrent
-  std::optional<std::string> state_dtype;      // --mamba-ssm-dtype: "float32", "bfloat16", "int8"
-  std::optional<std::string> kv_dtype;         // --kv-cache-dtype: "float32", "bfloat16"; "auto" counts as empty everywhere
+struct KernelRequest {                      // empty: choose
+  std::optional<std::string> isa;           // --cpu-isa: "reference", "avx2", "avx512", "avx512_bf16"
+  std::optional<std::string> linear_input;  // --linear-input: "fp32", "bf16"
+  std::optional<std::string>
+      gdn_backend;  // --linear-attn-backend: "window", "recurrent"; aliases "flashinfer" -> recurrent
+  std::optional<std::string> state_dtype;  // --mamba-ssm-dtype: "float32", "bfloat16", "int8"
+  std::optional<std::string> kv_dtype;     // --kv-cache-dtype: "float32", "bfloat16"; "auto" counts as empty everywhere
 };
 
 struct KernelChoice {
   std::string phase;   // "linear", "gdn prefill", "gdn decode", "attention", "gdn state", "kv cache", …
-  std::string kernel;  // "avx512_bf16x2", "window", …
+  std::string kernel;  // "avx512_bf16", "window", …
   std::string reason;
 };
 

@@ -15,13 +15,19 @@
 
 namespace penstock::golden {
 
-inline std::filesystem::path data_dir() { return std::filesystem::path(PENSTOCK_SOURCE_DIR) / "tests/golden/data"; }
-inline std::filesystem::path bundled_model() { return std::filesystem::path(PENSTOCK_SOURCE_DIR) / "models/gsm-hybrid"; }
+inline std::filesystem::path data_dir() {
+  return std::filesystem::path(PENSTOCK_SOURCE_DIR) / "tests/golden/data";
+}
+inline std::filesystem::path bundled_model() {
+  return std::filesystem::path(PENSTOCK_SOURCE_DIR) / "models/gsm-hybrid";
+}
 
 struct Config {
   std::string isa = "auto", input = "auto", backend = "window", state = "auto", kv = "auto";
   int threads = 2;
-  std::string name() const { return isa + "/" + input + "/" + backend + "/" + state + "/threads " + std::to_string(threads); }
+  std::string name() const {
+    return isa + "/" + input + "/" + backend + "/" + state + "/threads " + std::to_string(threads);
+  }
 };
 
 inline std::unique_ptr<Model> load(const std::filesystem::path& dir, const Config& setup) {
@@ -56,9 +62,9 @@ struct Result {
 };
 
 struct Plan {
-  int chunk = 1 << 20;     // tokens of one sequence in a step
-  int decode_from = -1;    // positions from here on one token a step
-  int batch = 1 << 20;     // sequences at once
+  int chunk = 1 << 20;       // tokens of one sequence in a step
+  int decode_from = -1;      // positions from here on one token a step
+  int batch = 1 << 20;       // sequences at once
   bool fresh_slots = false;  // fold out of place
 };
 
@@ -66,10 +72,13 @@ struct Plan {
 class Runner {
  public:
   Runner(const Model& model, int sequences, int tokens)
-      : model_(model), pages_each_((tokens + kBlockTokens) / kBlockTokens), forward_(model, max_rows(sequences, tokens), max_rows(sequences, tokens)) {
+      : model_(model),
+        pages_each_((tokens + kBlockTokens) / kBlockTokens),
+        forward_(model, max_rows(sequences, tokens), max_rows(sequences, tokens)) {
     const CacheLayout& layout = model.cache_layout();
     const auto n = static_cast<std::size_t>(sequences);
-    kv_ = AlignedBuffer((n * static_cast<std::size_t>(pages_each_) + 1) * std::max<std::size_t>(layout.kv_page_bytes, 64));
+    kv_ = AlignedBuffer((n * static_cast<std::size_t>(pages_each_) + 1) *
+                        std::max<std::size_t>(layout.kv_page_bytes, 64));
     states_ = AlignedBuffer((2 * n + 1) * std::max<std::size_t>(layout.state_bytes, 64));
     windows_ = AlignedBuffer((n + 1) * std::max<std::size_t>(layout.window_bytes, 64));
   }
@@ -120,7 +129,8 @@ class Runner {
         if (model_.cache_layout().backend == GdnBackend::kRecurrent) {
           folds[i].push_back(next_slot());
         } else {
-          for (std::int32_t b = at[i] / kBlockTokens + 1; b * kBlockTokens <= at[i] + take; ++b) folds[i].push_back(next_slot());
+          for (std::int32_t b = at[i] / kBlockTokens + 1; b * kBlockTokens <= at[i] + take; ++b)
+            folds[i].push_back(next_slot());
         }
         SequenceSlice slice;
         slice.tokens = std::span(sequences[i]).subspan(static_cast<std::size_t>(at[i]), static_cast<std::size_t>(take));

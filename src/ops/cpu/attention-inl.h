@@ -8,7 +8,8 @@ struct SoftmaxRow {
   float maximum, sum, alpha;
 };
 
-// p = e^{s − m} over the first `valid` of 64 scores, zero beyond; updates m, the sum and the factor of what came before.
+// p = e^{s − m} over the first `valid` of 64 scores, zero beyond; updates m, the sum and the factor of what came
+// before.
 inline void softmax_block(float* s, int valid, SoftmaxRow& row) {
   using S = Simd;
   for (int j = valid; j < 64; ++j) s[j] = -INFINITY;
@@ -31,8 +32,8 @@ template <typename Kv>
 void attention_rows(const AttentionTask& t) {
   using S = Simd;
   const int hd = t.head_dim;
-  float* scores = t.scratch;                                     // [rows][64]
-  float* o = scores + std::int64_t{kMaxAttentionRows} * 64;      // [rows][head_dim]
+  float* scores = t.scratch;                                 // [rows][64]
+  float* o = scores + std::int64_t{kMaxAttentionRows} * 64;  // [rows][head_dim]
   SoftmaxRow state[kMaxAttentionRows];
   float* score_rows[kMaxAttentionRows];
   float* o_rows[kMaxAttentionRows];

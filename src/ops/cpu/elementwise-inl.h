@@ -102,18 +102,11 @@ void conv(const ConvTask& t) {
   }
 }
 
-void split_bf16(const float* x, std::uint16_t* high, std::uint16_t* low, std::int64_t n) {
+void round_bf16(const float* x, std::uint16_t* y, std::int64_t n) {
   using S = Simd;
   std::int64_t i = 0;
-  for (; i + S::kLanes <= n; i += S::kLanes) {
-    const S::V v = S::load(x + i);
-    S::store(high + i, v);
-    if (low != nullptr) S::store(low + i, S::sub(v, S::load(high + i)));
-  }
-  for (; i < n; ++i) {
-    high[i] = float_to_bf16(x[i]);
-    if (low != nullptr) low[i] = float_to_bf16(x[i] - bf16_to_float(high[i]));
-  }
+  for (; i + S::kLanes <= n; i += S::kLanes) S::store(y + i, S::load(x + i));
+  for (; i < n; ++i) y[i] = float_to_bf16(x[i]);
 }
 
 }  // namespace

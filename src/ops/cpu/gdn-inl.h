@@ -104,9 +104,9 @@ void window_rows(const GdnWindowTask& t) {
   using S = Simd;
   auto* d = reinterpret_cast<Row*>(t.d);
   const auto* keys = reinterpret_cast<const Row*>(t.keys);
-  float* p = t.scratch;                                // [rows][2][dv]: P_t, Q_t
-  float* a = p + std::int64_t{2} * 64 * t.dv;          // [rows][2][64]: k_j·k_t, k_j·q_t
-  float* s = a + std::int64_t{2} * 64 * 64;            // [dk][dv]
+  float* p = t.scratch;                                 // [rows][2][dv]: P_t, Q_t
+  float* a = p + std::int64_t{2} * 64 * t.dv;           // [rows][2][64]: k_j·k_t, k_j·q_t
+  float* s = a + std::int64_t{2} * 64 * 64;             // [dk][dv]
   float* coefficients = s + std::int64_t{t.dk} * t.dv;  // [dk][64]
   float* w = coefficients + std::int64_t{t.dk} * 64;    // [64]
   float* delta = w + 128;                               // [dv]

@@ -25,7 +25,9 @@ inline Simd::V exp_lanes(Simd::V x) {
 inline Simd::V sigmoid_lanes(Simd::V x) {
   return Simd::div(Simd::set1(1.0F), Simd::add(Simd::set1(1.0F), exp_lanes(Simd::sub(Simd::zero(), x))));
 }
-inline Simd::V silu_lanes(Simd::V x) { return Simd::mul(x, sigmoid_lanes(x)); }
+inline Simd::V silu_lanes(Simd::V x) {
+  return Simd::mul(x, sigmoid_lanes(x));
+}
 
 // out[r][c] (+)= Σ_k x[r][k]·b[k][c] for ROWS rows and VECTORS vectors of columns, k ascending in one chain.
 template <int ROWS, int VECTORS, bool ACCUMULATE, typename B>

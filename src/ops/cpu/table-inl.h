@@ -11,7 +11,7 @@ KernelTable make_table(const char* name, int tile_rows, void (*linear_bf16)(cons
   table.tile_rows = tile_rows;
   table.linear_bf16 = linear_bf16;
   table.linear_f32 = linear_f32;
-  table.split_bf16 = split_bf16;
+  table.round_bf16 = round_bf16;
   table.rms_norm = rms_norm;
   table.silu_mul_tile = silu_mul_tile;
   table.add = add;

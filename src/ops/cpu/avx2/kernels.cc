@@ -77,12 +77,18 @@ void rows(const LinearTile& t) {
 template <bool BF16>
 void linear(const LinearTile& t) {
   switch (t.rows) {
-    case 1: return rows<1, BF16>(t);
-    case 2: return rows<2, BF16>(t);
-    case 3: return rows<3, BF16>(t);
-    case 4: return rows<4, BF16>(t);
-    case 5: return rows<5, BF16>(t);
-    default: return rows<6, BF16>(t);
+    case 1:
+      return rows<1, BF16>(t);
+    case 2:
+      return rows<2, BF16>(t);
+    case 3:
+      return rows<3, BF16>(t);
+    case 4:
+      return rows<4, BF16>(t);
+    case 5:
+      return rows<5, BF16>(t);
+    default:
+      return rows<6, BF16>(t);
   }
 }
 

@@ -8,7 +8,7 @@ namespace {
 struct FmaPair {
   using X = float;
   template <int ROWS, int VECTORS>
-  static void step(const X* const* x, const X* const*, int i, const __m512i* raw, __m512 (*acc)[VECTORS]) {
+  static void step(const X* const* x, int i, const __m512i* raw, __m512 (*acc)[VECTORS]) {
     const __m512i odd_mask = _mm512_set1_epi32(static_cast<int>(0xFFFF0000U));
     __m512 b[VECTORS];
     for (int c = 0; c < VECTORS; ++c) b[c] = _mm512_castsi512_ps(_mm512_slli_epi32(raw[c], 16));
@@ -29,11 +29,9 @@ void tile_bf16(const LinearTile& t) {
   constexpr int kVectors = 2 * PANELS;
   using X = typename Pair::X;
   const X* x[ROWS];
-  const X* low[ROWS];
   __m512 acc[ROWS][kVectors];
   for (int r = 0; r < ROWS; ++r) {
     x[r] = static_cast<const X*>(t.x[r]);
-    low[r] = static_cast<const X*>(t.x_low[r]);
     for (int c = 0; c < kVectors; ++c) acc[r][c] = _mm512_setzero_ps();
   }
   const auto* w = static_cast<const std::byte*>(t.weights);
@@ -48,7 +46,7 @@ void tile_bf16(const LinearTile& t) {
       raw[2 * p] = _mm512_loadu_si512(row);
       raw[2 * p + 1] = _mm512_loadu_si512(row + 64);
     }
-    Pair::template step<ROWS, kVectors>(x, low, i, raw, acc);
+    Pair::template step<ROWS, kVectors>(x, i, raw, acc);
   }
   for (int r = 0; r < ROWS; ++r) {
     for (int c = 0; c < kVectors; ++c) _mm512_storeu_ps(t.out + (r * kVectors + c) * 16, acc[r][c]);
@@ -81,42 +79,70 @@ template <typename Pair>
 void linear_bf16(const LinearTile& t) {
   if (t.panels == 2) {
     switch (t.rows) {
-      case 1: return tile_bf16<Pair, 1, 2>(t);
-      case 2: return tile_bf16<Pair, 2, 2>(t);
-      case 3: return tile_bf16<Pair, 3, 2>(t);
-      default: return tile_bf16<Pair, 4, 2>(t);
+      case 1:
+        return tile_bf16<Pair, 1, 2>(t);
+      case 2:
+        return tile_bf16<Pair, 2, 2>(t);
+      case 3:
+        return tile_bf16<Pair, 3, 2>(t);
+      default:
+        return tile_bf16<Pair, 4, 2>(t);
     }
   }
   switch (t.rows) {
-    case 1: return tile_bf16<Pair, 1, 1>(t);
-    case 2: return tile_bf16<Pair, 2, 1>(t);
-    case 3: return tile_bf16<Pair, 3, 1>(t);
-    case 4: return tile_bf16<Pair, 4, 1>(t);
-    case 5: return tile_bf16<Pair, 5, 1>(t);
-    case 6: return tile_bf16<Pair, 6, 1>(t);
-    case 7: return tile_bf16<Pair, 7, 1>(t);
-    case 8: return tile_bf16<Pair, 8, 1>(t);
-    case 9: return tile_bf16<Pair, 9, 1>(t);
-    case 10: return tile_bf16<Pair, 10, 1>(t);
-    case 11: return tile_bf16<Pair, 11, 1>(t);
-    default: return tile_bf16<Pair, 12, 1>(t);
+    case 1:
+      return tile_bf16<Pair, 1, 1>(t);
+    case 2:
+      return tile_bf16<Pair, 2, 1>(t);
+    case 3:
+      return tile_bf16<Pair, 3, 1>(t);
+    case 4:
+      return tile_bf16<Pair, 4, 1>(t);
+    case 5:
+      return tile_bf16<Pair, 5, 1>(t);
+    case 6:
+      return tile_bf16<Pair, 6, 1>(t);
+    case 7:
+      return tile_bf16<Pair, 7, 1>(t);
+    case 8:
+      return tile_bf16<Pair, 8, 1>(t);
+    case 9:
+      return tile_bf16<Pair, 9, 1>(t);
+    case 10:
+      return tile_bf16<Pair, 10, 1>(t);
+    case 11:
+      return tile_bf16<Pair, 11, 1>(t);
+    default:
+      return tile_bf16<Pair, 12, 1>(t);
   }
 }
 
 void linear_f32(const LinearTile& t) {
   switch (t.rows) {
-    case 1: return tile_f32<1>(t);
-    case 2: return tile_f32<2>(t);
-    case 3: return tile_f32<3>(t);
-    case 4: return tile_f32<4>(t);
-    case 5: return tile_f32<5>(t);
-    case 6: return tile_f32<6>(t);
-    case 7: return tile_f32<7>(t);
-    case 8: return tile_f32<8>(t);
-    case 9: return tile_f32<9>(t);
-    case 10: return tile_f32<10>(t);
-    case 11: return tile_f32<11>(t);
-    default: return tile_f32<12>(t);
+    case 1:
+      return tile_f32<1>(t);
+    case 2:
+      return tile_f32<2>(t);
+    case 3:
+      return tile_f32<3>(t);
+    case 4:
+      return tile_f32<4>(t);
+    case 5:
+      return tile_f32<5>(t);
+    case 6:
+      return tile_f32<6>(t);
+    case 7:
+      return tile_f32<7>(t);
+    case 8:
+      return tile_f32<8>(t);
+    case 9:
+      return tile_f32<9>(t);
+    case 10:
+      return tile_f32<10>(t);
+    case 11:
+      return tile_f32<11>(t);
+    default:
+      return tile_f32<12>(t);
   }
 }
 

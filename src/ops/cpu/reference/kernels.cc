@@ -8,7 +8,8 @@ namespace {
 
 void linear_bf16(const LinearTile& t) {
   for (int p = 0; p < t.panels; ++p) {
-    const auto* w = reinterpret_cast<const std::uint16_t*>(static_cast<const std::byte*>(t.weights) + p * t.panel_bytes);
+    const auto* w =
+        reinterpret_cast<const std::uint16_t*>(static_cast<const std::byte*>(t.weights) + p * t.panel_bytes);
     for (int r = 0; r < t.rows; ++r) {
       const auto* x = static_cast<const float*>(t.x[r]);
       for (int c = 0; c < kPanel; ++c) {

@@ -30,7 +30,9 @@ struct Simd {
   static V abs(V a) { return std::fabs(a); }
   static V round(V a) { return std::nearbyint(a); }
   // 2^n for a whole n in [-126, 127].
-  static V pow2(V n) { return std::bit_cast<float>(static_cast<std::uint32_t>(static_cast<std::int32_t>(n) + 127) << 23); }
+  static V pow2(V n) {
+    return std::bit_cast<float>(static_cast<std::uint32_t>(static_cast<std::int32_t>(n) + 127) << 23);
+  }
   static V less_or_zero(V a, V limit, V value) { return a < limit ? 0.0F : value; }  // a < limit ? 0 : value
   static float reduce_add(V a) { return a; }
   static float reduce_max(V a) { return a; }
