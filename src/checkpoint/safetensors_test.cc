@@ -140,7 +140,7 @@ TEST(Safetensors, ReadsLargeHeadersQuickly) {
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
   ASSERT_TRUE(file.ok()) << file.status().message();
   EXPECT_EQ((*file)->entries().size(), static_cast<std::size_t>(kTensors));
-  EXPECT_LT(seconds.count(), 10.0);  // a fifth of a second in a release build; quadratic behaviour takes minutes
+  EXPECT_LT(seconds.count(), 30.0);  // a fifth of a second in a release build; quadratic behaviour takes minutes
 }
 
 TEST(Safetensors, OpenNamesTheFile) {

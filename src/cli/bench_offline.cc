@@ -137,6 +137,19 @@ Work dense_work(const Model& model) {
   return {(parameters - embedding) * per_parameter, 2 * (parameters - head - embedding)};
 }
 
+// A share of the memory's speed only means something when the weights come from memory: from this many times the cache
+// on, next to nothing of them is still there when the next step needs it.
+constexpr std::int64_t kBeyondCache = 4;
+// Two measurements of a quiet machine agree better than this.
+constexpr double kQuiet = 0.1;
+
+// The machine's best, measured before and after the runs.
+struct Yardstick {
+  double before = 0, after = 0;
+  double best() const { return std::max(before, after); }  // the stricter one to be compared with
+  bool steady() const { return std::min(before, after) >= (1 - kQuiet) * best(); }
+};
+
 class OfflineBench {
  public:
   explicit OfflineBench(BenchArguments& arguments) : arguments_(arguments) {}
@@ -145,7 +158,7 @@ class OfflineBench {
  private:
   Status load();
   Expected<Run> measure(std::uint64_t seed, std::int32_t output_tokens);
-  Status print(const std::vector<Run>& runs, double read_bandwidth, double fma_peak);
+  Status print(const std::vector<Run>& runs, const Yardstick& read_yardstick, const Yardstick& fma_yardstick);
 
   BenchArguments& arguments_;
   Interrupt interrupt_;
@@ -194,7 +207,8 @@ Expected<Run> OfflineBench::measure(std::uint64_t seed, std::int32_t output_toke
   return clock_.result(arguments_.prompt_tokens);
 }
 
-Status OfflineBench::print(const std::vector<Run>& runs, double read_bandwidth, double fma_peak) {
+Status OfflineBench::print(const std::vector<Run>& runs, const Yardstick& read_yardstick,
+                           const Yardstick& fma_yardstick) {
   const auto middle = [&](double Run::*member) {
     std::vector<double> values;
     for (const Run& run : runs) values.push_back(run.*member);
@@ -207,6 +221,11 @@ Status OfflineBench::print(const std::vector<Run>& runs, double read_bandwidth, 
   const double read = step_s > 0 ? work.decode_step_bytes / step_s : 0;
   const double flops = prefill * work.prefill_flops_per_token;
   const int threads = loaded_.model->pool().threads();
+  const double read_bandwidth = read_yardstick.best();
+  const double fma_peak = fma_yardstick.best();
+  const std::int64_t cache = last_level_cache_bytes();
+  const bool from_memory = work.decode_step_bytes >= static_cast<double>(kBeyondCache * cache);
+  const bool steady = read_yardstick.steady() && fma_yardstick.steady();
   const auto share = [](double part, double whole) { return part > 0 && whole > 0 ? part / whole : 0; };
   if (arguments_.json) {
     const auto known = [](double value) { return value > 0 ? Json(value) : Json(); };
@@ -223,10 +242,15 @@ Status OfflineBench::print(const std::vector<Run>& runs, double read_bandwidth, 
               {"weight_bytes_per_step", known(work.decode_step_bytes)},
               {"weight_bytes_per_second", known(read)},
               {"measured_read_bytes_per_second", known(read_bandwidth)},
-              {"read_share", known(share(read, read_bandwidth))},
+              {"measured_read_before_after", {read_yardstick.before, read_yardstick.after}},
+              {"last_level_cache_bytes", cache},
+              {"weights_beyond_cache", from_memory},
+              {"read_share", known(from_memory ? share(read, read_bandwidth) : 0)},
               {"prefill_flops", known(flops)},
               {"measured_fma_flops", known(fma_peak)},
-              {"fma_share", known(share(flops, fma_peak))}};
+              {"measured_fma_before_after", {fma_yardstick.before, fma_yardstick.after}},
+              {"fma_share", known(share(flops, fma_peak))},
+              {"machine_was_steady", steady}};
     json["runs"] = Json::array();
     for (const Run& run : runs) {
       json["runs"].push_back({{"prefill_tokens_per_second", run.prefill_tokens_per_s},
@@ -244,9 +268,18 @@ Status OfflineBench::print(const std::vector<Run>& runs, double read_bandwidth, 
                         100 * share(flops, fma_peak), fma_peak / 1e9);
   }
   text += fmt::format("\ndecode    {:10.1f} tok/s   {:.3f} ms a step", decode, step_s * 1000);
-  if (read > 0 && read_bandwidth > 0) {
+  if (read > 0 && !from_memory) {
+    text += fmt::format(", weights at {:.1f} GB/s, partly from the {} cache: no share of the memory's speed",
+                        read / 1e9, human_bytes(cache));
+  } else if (read > 0 && read_bandwidth > 0) {
     text += fmt::format(", weights at {:.1f} GB/s, {:.0f} % of the {:.1f} measured", read / 1e9,
                         100 * share(read, read_bandwidth), read_bandwidth / 1e9);
+  }
+  if (!steady) {
+    text += fmt::format(
+        "\nnote      the machine was not quiet: before and after the runs, memory was read at {:.1f} and {:.1f} "
+        "GB/s and fp32 ran at {:.0f} and {:.0f} GFLOP/s; shares are of the larger",
+        read_yardstick.before / 1e9, read_yardstick.after / 1e9, fma_yardstick.before / 1e9, fma_yardstick.after / 1e9);
   }
   return write_stdout(text + '\n');
 }
@@ -255,9 +288,8 @@ int OfflineBench::run() {
   if (Status status = load(); !status.ok()) return report(status);
   interrupt_.arm();
   const int threads = loaded_.model->pool().threads();
-  const double fma_peak = measure_fma_peak(threads);
-  // The machine's yardstick is taken before and after: other loads on it would show.
-  double read_bandwidth = measure_read_bandwidth(threads);
+  Yardstick fma{measure_fma_peak(threads), 0};
+  Yardstick read{measure_read_bandwidth(threads), 0};
   std::vector<Run> runs;
   for (std::int32_t i = 0; i <= arguments_.repeat; ++i) {
     // The first run faults memory in and warms caches; it is short and does not count.
@@ -267,8 +299,9 @@ int OfflineBench::run() {
     if (!run.ok()) return report(run.status());
     if (i > 0) runs.push_back(*run);
   }
-  read_bandwidth = std::max(read_bandwidth, measure_read_bandwidth(threads));
-  const Status status = print(runs, read_bandwidth, fma_peak);
+  fma.after = measure_fma_peak(threads);
+  read.after = measure_read_bandwidth(threads);
+  const Status status = print(runs, read, fma);
   return status.ok() ? kExitOk : report(status);
 }
 

@@ -38,7 +38,8 @@ struct Inspection {
   KernelPlan kernels;
   CacheLayout layout;
   Expected<MemoryPlan> memory = unavailable("");  // an error here is something to show, not the end
-  std::int64_t parameters = 0, weight_bytes = 0, skipped_tensors = 0;
+  std::int64_t parameters = 0, weight_bytes = 0, skipped_tensors = 0;  // of what runs
+  std::int64_t mtp_parameters = 0;                                     // recognised, not loaded by this version
 
   const ModelConfig& config() const { return checkpoint->config(); }
 };
@@ -75,6 +76,10 @@ Expected<Inspection> inspect(const InspectArguments& arguments) {
   for (const TensorInfo& tensor : result.checkpoint->tensors()) {
     if (tensor.skipped) {
       ++result.skipped_tensors;
+      continue;
+    }
+    if (tensor.name.starts_with("mtp.")) {
+      result.mtp_parameters += tensor.bytes / static_cast<std::int64_t>(dtype_bytes(tensor.dtype));
       continue;
     }
     result.parameters += tensor.bytes / static_cast<std::int64_t>(dtype_bytes(tensor.dtype));
@@ -165,6 +170,7 @@ std::string all_as_json(const Inspection& inspection, bool with_tensors) {
   json["model"] = inspection.directory.string();
   json["config"] = config_json(inspection);
   json["parameters"] = inspection.parameters;
+  json["mtp_parameters"] = inspection.mtp_parameters;
   json["weight_bytes"] = inspection.weight_bytes;
   json["tensor_count"] = inspection.checkpoint->tensors().size();
   json["skipped_tensors"] = inspection.skipped_tensors;
@@ -201,7 +207,8 @@ std::string config_text(const Inspection& inspection) {
     text += fmt::format("          feed-forward: {}\n", c.intermediate_size);
   }
   if (c.mtp_num_hidden_layers > 0) {
-    text += fmt::format("          multi-token prediction: {} layer(s)\n", c.mtp_num_hidden_layers);
+    text += fmt::format("          multi-token prediction: {} layer(s), {} parameters, not used by this version\n",
+                        c.mtp_num_hidden_layers, human_count(inspection.mtp_parameters));
   }
   return text + fmt::format("context   {} tokens; ends with token {}\n", grouped(c.max_position_embeddings),
                             fmt::join(inspection.checkpoint->generation_config().eos_token_ids, ", "));

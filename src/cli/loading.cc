@@ -15,7 +15,7 @@ namespace fs = std::filesystem;
 
 bool is_model(const fs::path& folder) {
   std::error_code error;
-  return fs::is_regular_file(folder / "config.json", error);
+  return fs::exists(folder / "config.json", error);
 }
 
 Expected<fs::path> find_bundled_model() {

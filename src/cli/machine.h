@@ -26,6 +26,9 @@ struct GpuReport {
 // Asks the driver through /proc and libcuda, which is only loaded if it is there.
 GpuReport find_gpus();
 
+// Of the last-level cache; 0: the system does not say. What fits in it is not read from memory again at every step.
+std::int64_t last_level_cache_bytes();
+
 // Reading memory with `threads` threads: the best of several passes over a buffer too large for the caches.
 double measure_read_bandwidth(int threads);  // bytes a second; 0 when there is not enough memory to measure
 // Multiply-adds in fp32 with the widest vectors the CPU has, counted as two operations each.

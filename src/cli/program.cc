@@ -191,12 +191,11 @@ int report_parse_error(const Program& program, const Command* command, const CLI
   const bool bench = !arguments.empty() && arguments[0] == "bench";
   const CLI::App& app = command != nullptr ? *command->app : bench ? *program.bench : program.app;
   std::string message = error.what();
-  if (command == nullptr && (bench ? arguments.size() > 1 : !arguments.empty()) &&
-      error.get_name() != "OptionNotFound") {
+  if (command == nullptr && (bench ? arguments.size() > 1 : !arguments.empty())) {
     message = fmt::format("{}: no such command or option", arguments[bench ? 1 : 0]);
   } else if (command == nullptr) {
     message = "a command is missing";
-  } else if (error.get_name() == "ExtrasError") {
+  } else if (error.get_exit_code() == static_cast<int>(CLI::ExitCodes::ExtrasError)) {
     message += suggestion(message, app);
   } else {
     message += origin(message, app, arguments);

@@ -17,11 +17,20 @@ namespace {
 
 const std::filesystem::path kModelDir = std::filesystem::path(PENSTOCK_SOURCE_DIR) / "models" / "gsm-hybrid";
 
-const std::vector<std::string> kQuestions = {
-    "Tom has 14 apples and buys 9 more. He then gives 5 away. How many apples does he have left?",
-    "A box holds 12 pencils. How many pencils are in 7 boxes?",
-    "Mia reads 15 pages a day. How many pages does she read in 8 days?",
-    "Sam had 50 marbles. He lost 18 and found 6. How many marbles does he have now?",
+// Of the kinds the model was trained on, and the last line of the right answer.
+struct Problem {
+  const char* question;
+  const char* answer;
+};
+const std::vector<Problem> kProblems = {
+    {"Jonas works at a library 8 hours a day for 4 days a week and earns $12 an hour. Every week Jonas spends $30 on "
+     "the "
+     "bus and food. How many dollars are left at the end of a week?",
+     "#### 354"},
+    {"Ivan is 12 years old. Wendy is 3 times as old as Ivan. Jonas is 5 years older than Wendy. What is the sum of "
+     "their "
+     "ages?",
+     "#### 89"},
 };
 
 class Bundled : public ::testing::TestWithParam<const char*> {
@@ -102,8 +111,8 @@ INSTANTIATE_TEST_SUITE_P(Engine, Bundled, ::testing::Values("window", "recurrent
 TEST_P(Bundled, AloneOrTogetherTheSameBits) {
   std::vector<Request> requests;
   for (std::size_t i = 0; i < 12; ++i) {
-    requests.push_back(chat(kQuestions[i % kQuestions.size()]));
-    if (i < kQuestions.size()) continue;
+    requests.push_back(chat(kProblems[i % kProblems.size()].question));
+    if (i < kProblems.size()) continue;
     requests.back().sampling.temperature = 0.8F;
     requests.back().sampling.top_p = 0.95F;
     requests.back().sampling.seed = i;
@@ -114,18 +123,22 @@ TEST_P(Bundled, AloneOrTogetherTheSameBits) {
   for (std::size_t i = 0; i < together.size(); ++i) {
     EXPECT_EQ(together[i].text, alone[i].text);
     ASSERT_EQ(together[i].tokens, alone[i].tokens) << i;
+    EXPECT_EQ(together[i].last.finish, alone[i].last.finish);
     for (std::size_t t = 0; t < together[i].logprobs.size(); ++t) {
       EXPECT_EQ(together[i].logprobs[t].logprob, alone[i].logprobs[t].logprob);
       EXPECT_EQ(together[i].logprobs[t].top, alone[i].logprobs[t].top);
     }
-    EXPECT_EQ(together[i].last.finish, FinishReason::kStop) << together[i].text;
+  }
+  for (std::size_t i = 0; i < kProblems.size(); ++i) {
+    EXPECT_TRUE(together[i].text.ends_with(kProblems[i].answer)) << together[i].text;
+    EXPECT_EQ(together[i].last.finish, FinishReason::kStop);
   }
 }
 
 TEST_P(Bundled, ScoringTheSameBitsHoweverCut) {
   std::vector<std::int32_t> tokens;
-  for (const std::string& question : kQuestions) {
-    const Request request = chat(question + " " + question);
+  for (const Problem& problem : kProblems) {
+    const Request request = chat(std::string(problem.question).append(problem.question));
     tokens.insert(tokens.end(), request.prompt.begin(), request.prompt.end());
   }
   ASSERT_GT(tokens.size(), 150U);

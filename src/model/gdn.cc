@@ -1,4 +1,4 @@
-// The Gated DeltaNet mixer of one layer (numerics.md 3; formulas with their sources in docs/models.md).
+// The Gated DeltaNet mixer of one layer (docs/numerics.md section 3).
 #include <cmath>
 #include <cstring>
 

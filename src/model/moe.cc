@@ -110,7 +110,7 @@ void run_moe(Step& step, const MoeWeights& weights) {
   router.y = step.router.data();
   router.ld_y = c.num_experts + 1;
   router.rows = step.rows;
-  step.linear.run(router);
+  step.exact_linear.run(router);
   step.for_rows(step.rows, [&](std::int64_t row, int) { choose_experts(step, row); });
   group_rows(step);
 

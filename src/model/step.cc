@@ -23,6 +23,7 @@ Step::Step(const Model& model_in, std::int32_t max_tokens_in, std::int32_t max_l
       kernels(kernel_table(model_in.kernels())),
       linear(kernels, model_in.kernels().linear_input, model_in.pool(),
              max_linear_inputs(config, std::max(max_tokens_in, max_logits_in))),
+      exact_linear(exact_kernel_table(model_in.kernels()), LinearInput::kF32, model_in.pool(), 0),
       max_tokens(max_tokens_in),
       max_logits(max_logits_in) {
   const auto size = [](std::int64_t n) { return static_cast<std::size_t>(n); };

@@ -43,6 +43,7 @@ struct Step {
   const CacheLayout& layout;
   const KernelTable& kernels;
   LinearRunner linear;
+  LinearRunner exact_linear;  // fp32 inputs
 
   // This step.
   std::span<const SequenceSlice> slices;

@@ -88,7 +88,8 @@ std::vector<Bad> bad_messages() {
       message(R"([{"role":"user","content":"x","name":7}])", "messages[0].name", "must be a string"),
       message(R"([{"role":"user","content":"RAISE"}])", "messages", "the template says no"),
       chat(R"("continue_final_message":true,"add_generation_prompt":true)", "continue_final_message", "exclude"),
-      message(R"([{"role":"assistant","content":""}],"continue_final_message":true)", "messages", "needs a last message"),
+      message(R"([{"role":"assistant","content":""}],"continue_final_message":true)", "messages",
+              "needs a last message"),
       chat(R"("chat_template_kwargs":[])", "chat_template_kwargs", "must be an object"),
       chat(R"("chat_template_kwargs":{"messages":[]})", "chat_template_kwargs", "messages"),
       chat(R"("chat_template":"{{ x }}")", "chat_template", "not supported"),
@@ -219,10 +220,18 @@ class BadRequestTest : public ServerTest {
   }
 };
 
-TEST_F(BadRequestTest, Bodies) { check(bad_bodies()); }
-TEST_F(BadRequestTest, Messages) { check(bad_messages()); }
-TEST_F(BadRequestTest, Numbers) { check(bad_numbers()); }
-TEST_F(BadRequestTest, Fields) { check(bad_fields()); }
+TEST_F(BadRequestTest, Bodies) {
+  check(bad_bodies());
+}
+TEST_F(BadRequestTest, Messages) {
+  check(bad_messages());
+}
+TEST_F(BadRequestTest, Numbers) {
+  check(bad_numbers());
+}
+TEST_F(BadRequestTest, Fields) {
+  check(bad_fields());
+}
 
 TEST_F(BadRequestTest, LongQuotesAreCut) {
   start();

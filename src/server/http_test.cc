@@ -44,7 +44,8 @@ TEST(HttpText, Targets) {
   EXPECT_EQ(http::path_of_target("/a%2fb%20/"), "/a/b ");
   EXPECT_EQ(http::path_of_target("http://host:1/a"), "/a");
   EXPECT_EQ(http::path_of_target("http://host"), "/");
-  for (const char* bad : {"", "*", "a", "/%", "/%1", "/%g0", "?x"}) EXPECT_EQ(http::path_of_target(bad), std::nullopt) << bad;
+  for (const char* bad : {"", "*", "a", "/%", "/%1", "/%g0", "?x"})
+    EXPECT_EQ(http::path_of_target(bad), std::nullopt) << bad;
 }
 
 TEST_F(HttpTest, KeepAliveAndClose) {
@@ -64,8 +65,9 @@ TEST_F(HttpTest, PipelinedRequestsAreAnsweredInOrder) {
   Client client(server_->port());
   std::string all;
   for (int i = 0; i < 20; ++i) {
-    all += Client::request("POST", "/v1/completions",
-                           R"({"prompt":"request )" + std::to_string(i) + R"(","stream":)" + (i % 3 == 0 ? "true}" : "false}"));
+    all += Client::request(
+        "POST", "/v1/completions",
+        R"({"prompt":"request )" + std::to_string(i) + R"(","stream":)" + (i % 3 == 0 ? "true}" : "false}"));
     all += Client::request("GET", "/version");
   }
   client.send(all);

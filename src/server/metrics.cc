@@ -35,9 +35,10 @@ class MetricsImpl : public Metrics {
         first_token_(histogram("penstock_time_to_first_token_seconds",
                                "From a request's arrival, before it is tokenised, to its first token.",
                                seconds_buckets())),
-        per_token_(histogram("penstock_time_per_output_token_seconds",
-                             "Mean time between output tokens of a request, the first one left out.",
-                             {0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5})),
+        per_token_(
+            histogram("penstock_time_per_output_token_seconds",
+                      "Mean time between output tokens of a request, the first one left out.",
+                      {0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5})),
         total_(histogram("penstock_request_duration_seconds", "From a request's arrival to the end of its answer.",
                          seconds_buckets())),
         prompt_tokens_(histogram("penstock_request_prompt_tokens", "Prompt tokens of a request.", token_buckets())),
@@ -141,6 +142,8 @@ std::string MetricsImpl::text(const MetricsSnapshot& snapshot) const {
 
 }  // namespace
 
-std::unique_ptr<Metrics> Metrics::create(const std::string& version) { return std::make_unique<MetricsImpl>(version); }
+std::unique_ptr<Metrics> Metrics::create(const std::string& version) {
+  return std::make_unique<MetricsImpl>(version);
+}
 
 }  // namespace penstock

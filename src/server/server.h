@@ -23,13 +23,13 @@ struct ServerOptions {
   std::int64_t max_body_bytes = 16LL << 20;
   std::int32_t max_header_bytes = 16 << 10;
   double header_timeout_s = 10, body_timeout_s = 30, idle_timeout_s = 75;
-  double write_timeout_s = 60;                  // a client that does not read is dropped, its request cancelled
+  double write_timeout_s = 60;  // a client that does not read is dropped, its request cancelled
   std::int32_t max_connections = 8192;
-  std::int32_t max_n = 128;                     // choices a request may ask for
+  std::int32_t max_n = 128;  // choices a request may ask for
   std::int32_t http_threads = 1;
-  std::vector<std::string> cors_origins;        // empty: no CORS headers
-  std::string version;                          // for /version and the Server header
-  bool debug_endpoints = false;                 // GET /debug/invariants
+  std::vector<std::string> cors_origins;  // empty: no CORS headers
+  std::string version;                    // for /version and the Server header
+  bool debug_endpoints = false;           // GET /debug/invariants
 };
 
 // What answers requests once loading is done. Everything outlives the Server.
@@ -37,10 +37,11 @@ struct ServedModel {
   Engine* engine = nullptr;
   const Tokenizer* tokenizer = nullptr;
   const ChatTemplate* chat_template = nullptr;  // null: /v1/chat/completions says the checkpoint has none
-  const GenerationConfig* generation_config = nullptr;  // defaults of sampling parameters, unless use_model_defaults is false
+  const GenerationConfig* generation_config =
+      nullptr;  // defaults of sampling parameters, unless use_model_defaults is false
   bool use_model_defaults = true;
   std::int32_t vocab_size = 0;
-  std::int64_t created = 0;                     // unix seconds, for /v1/models
+  std::int64_t created = 0;  // unix seconds, for /v1/models
 };
 
 class Server {
@@ -50,7 +51,7 @@ class Server {
   virtual ~Server() = default;
 
   virtual std::uint16_t port() const = 0;
-  virtual EventSink event_sink() = 0;  // to create the Engine with
+  virtual EventSink event_sink() = 0;                // to create the Engine with
   virtual void serve(const ServedModel& model) = 0;  // from now on /health is 200
   virtual void fail(const std::string& why) = 0;     // the engine broke: 503 with the reason from now on
 

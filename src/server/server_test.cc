@@ -111,7 +111,8 @@ TEST_F(ServerTest, CompletionForms) {
   EXPECT_EQ(arrays["choices"][1]["text"], "ij");
   const Json echo = ask("POST", "/v1/completions", R"({"prompt":[104,105],"echo":true})").json();
   EXPECT_EQ(echo["choices"][0]["text"], "hihi");
-  const auto echo_stream = sse_data(ask("POST", "/v1/completions", R"({"prompt":"hé","echo":true,"stream":true})").body);
+  const auto echo_stream =
+      sse_data(ask("POST", "/v1/completions", R"({"prompt":"hé","echo":true,"stream":true})").body);
   EXPECT_EQ(Json::parse(echo_stream[0])["choices"][0]["text"], "héh");
   const Json length = ask("POST", "/v1/completions", R"({"prompt":"abc","max_tokens":2})").json();
   EXPECT_EQ(length["choices"][0]["text"], "ab");
@@ -297,7 +298,8 @@ TEST_F(ServerTest, TemplateOptions) {
   start();
   ask("POST", "/v1/chat/completions", chat_body(R"("chat_template_kwargs":{"enable_thinking":false})"));
   ask("POST", "/v1/chat/completions", chat_body(R"("enable_thinking":false)"));
-  ask("POST", "/v1/chat/completions", R"({"messages":[{"role":"user","content":[{"type":"text","text":"a"},{"type":"text","text":"b"}]},
+  ask("POST", "/v1/chat/completions",
+      R"({"messages":[{"role":"user","content":[{"type":"text","text":"a"},{"type":"text","text":"b"}]},
       {"role":"assistant","content":" Once "}],"continue_final_message":true})");
   ask("POST", "/v1/chat/completions", R"({"messages":[{"role":"developer","content":"x"},
       {"role":"assistant","content":null,"tool_calls":[{"id":"1","type":"function","function":{"name":"f","arguments":"{\"z\":1,\"a\":2}"}}]},
@@ -310,7 +312,8 @@ TEST_F(ServerTest, TemplateOptions) {
   EXPECT_TRUE(texts[0].ends_with("assistant\n<think></think>"));
   EXPECT_EQ(texts[1], texts[0]);
   EXPECT_EQ(texts[2], "<|im_start|>user\na\nb<|im_end|>\n<|im_start|>assistant\n Once ");
-  EXPECT_TRUE(texts[3].starts_with(R"(tools:[{"type":"function","function":{"name":"f","parameters":{"z":1,"b":2}}}])"));
+  EXPECT_TRUE(
+      texts[3].starts_with(R"(tools:[{"type":"function","function":{"name":"f","parameters":{"z":1,"b":2}}}])"));
   EXPECT_NE(texts[3].find("<|im_start|>system\nx"), std::string::npos);
   EXPECT_NE(texts[3].find(R"("arguments":{"z":1,"a":2})"), std::string::npos);  // parsed, in the client's order
 }
@@ -354,7 +357,8 @@ TEST_F(ServerTest, TokenizeAndDetokenize) {
   EXPECT_EQ(j["text"], "h<|im_end|>");
   EXPECT_EQ(j["max_model_len"], 4096);
   const Json parsed =
-      ask("POST", "/tokenize", R"({"prompt":"h<|im_end|>","parse_special_tokens":true,"return_token_strs":true})").json();
+      ask("POST", "/tokenize", R"({"prompt":"h<|im_end|>","parse_special_tokens":true,"return_token_strs":true})")
+          .json();
   EXPECT_EQ(parsed["tokens"], Json({104, kImEnd}));
   EXPECT_EQ(parsed["token_strs"], Json({"h", "<|im_end|>"}));
   EXPECT_EQ(ask("POST", "/tokenize", R"({"prompt":""})").json()["tokens"], Json::array());

@@ -34,21 +34,25 @@ Status to_status(const jinja::Error& error, std::string_view source) {
 
 // A message as transformers gives it to templates: keys with null are left out; reasoning goes by three names, of which
 // templates read the first two.
-Json normalise_message(const Json& message) {
-  Json kept = Json::object();
-  const auto reasoning = [&]() -> const Json* {
+Value message_value(jinja::Budget& budget, const Json& message, const std::string& where) {
+  const auto reasoning = [&]() -> Value {
     for (const char* name : {"reasoning_content", "thinking", "reasoning"}) {
       const auto it = message.find(name);
-      if (it != message.end() && !it->is_null()) return &*it;
+      if (it != message.end() && !it->is_null()) return jinja::from_json(budget, *it, true, where);
     }
-    return nullptr;
+    return {};
   }();
-  if (reasoning != nullptr) kept["thinking"] = *reasoning;
+  auto dict = std::make_shared<jinja::Dict>();
+  const auto set = [&](const std::string& key, Value value) {
+    if (jinja::find_invalid_utf8(key)) jinja::fail(where + " has text that is not UTF-8");
+    dict->set(budget, Value::str(jinja::make_str(key, true)), std::move(value));
+  };
+  if (!reasoning.is_missing()) set("thinking", reasoning);
   for (const auto& [key, value] : message.items()) {
-    if (!value.is_null()) kept[key] = value;
+    if (!value.is_null()) set(key, jinja::from_json(budget, value, true, where));
   }
-  if (reasoning != nullptr) kept["reasoning_content"] = *reasoning;
-  return kept;
+  if (!reasoning.is_missing()) set("reasoning_content", reasoning);
+  return Value::dict(std::move(dict));
 }
 
 Status check_input(const ChatTemplateInput& input) {
@@ -134,7 +138,7 @@ class JinjaChatTemplate final : public ChatTemplate {
     std::vector<Value> messages;
     for (std::size_t i = 0; i < input.messages.size(); ++i) {
       const std::string where = "messages[" + std::to_string(i) + "]";
-      messages.push_back(jinja::from_json(budget, normalise_message(input.messages[i]), true, where));
+      messages.push_back(message_value(budget, input.messages[i], where));
     }
     interpreter.set_variable("messages", Value::list(budget, std::move(messages)));
     interpreter.set_variable("tools", jinja::from_json(budget, input.tools, true, "tools"));

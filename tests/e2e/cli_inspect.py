@@ -18,6 +18,7 @@ def inspect_bundled(suite):
     suite.equal(found["config"]["tied_embeddings"], True, "tied")
     suite.equal(found["config"]["eos_token_ids"], [2, 0], "eos_token_ids")
     suite.check(10_000_000 < found["parameters"] < 30_000_000, f"parameters {found['parameters']}")
+    suite.check(0 < found["mtp_parameters"] < found["parameters"], f"mtp_parameters {found['mtp_parameters']}")
     # 2 attention layers, 1 kv head of 256, keys and values, fp32.
     suite.equal(found["request"]["kv_bytes_per_token"], 2 * 1 * 256 * 2 * 4, "kv_bytes_per_token")
     # 6 GDN layers of 4 heads of 128 × 128 fp32, and 3 convolution inputs.
@@ -90,6 +91,11 @@ def bench(suite):
         suite.check(found[key] > 0, f"{key} is {found[key]}")
     step = found["decode_step_ms"] / 1000
     suite.check(abs(found["weight_bytes_per_second"] * step / found["weight_bytes_per_step"] - 1) < 1e-6, "bytes a second")
+    # The bundled weights fit in the caches of many CPUs: then there is no share of the memory's speed to show.
+    suite.equal(found["read_share"] is not None, found["weights_beyond_cache"] and bool(
+        found["measured_read_bytes_per_second"]), "read_share only of weights that come from memory")
+    suite.equal(found["weights_beyond_cache"], found["weight_bytes_per_step"] >= 4 * found["last_level_cache_bytes"],
+                "weights_beyond_cache")
     text = suite.ok(*arguments).stdout
     suite.check("prefill " in text and "decode " in text and "tok/s" in text, f"bench says {text!r}")
     dummy = suite.ok("bench", "offline", GOLDEN / "moe-packed-r2", "--load-format", "dummy", "--prompt-tokens", 8,

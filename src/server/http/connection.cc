@@ -15,10 +15,10 @@ namespace beast = boost::beast;
 
 namespace {
 
-constexpr std::size_t kWatchBytes = 1024;           // many streams wait in a read-ahead: keep its buffer small
-constexpr std::size_t kMaxPipelinedBytes = 65536;   // requests sent ahead of the current answer
-constexpr std::size_t kBodyReadBytes = 65536;       // what Beast asks for at most
-constexpr std::size_t kKeepBufferBytes = 8192;      // an idle connection holds no more than this
+constexpr std::size_t kWatchBytes = 1024;          // many streams wait in a read-ahead: keep its buffer small
+constexpr std::size_t kMaxPipelinedBytes = 65536;  // requests sent ahead of the current answer
+constexpr std::size_t kBodyReadBytes = 65536;      // what Beast asks for at most
+constexpr std::size_t kKeepBufferBytes = 8192;     // an idle connection holds no more than this
 constexpr auto kLingerTime = std::chrono::seconds(2);
 constexpr auto kNever = Clock::time_point::max();
 
@@ -42,7 +42,9 @@ Connection::Connection(asio::ip::tcp::socket socket, Loop& loop, Shared& shared)
   ++shared_.connections;
 }
 
-Connection::~Connection() { close(); }
+Connection::~Connection() {
+  close();
+}
 
 void Connection::start() {
   loop_.connections.insert(this);
@@ -107,9 +109,8 @@ void Connection::read_header() {
   parser_->header_limit(static_cast<std::uint32_t>(shared_.options.max_header_bytes));
   parser_->body_limit(static_cast<std::uint64_t>(shared_.options.max_body_bytes));
   parser_->eager(true);
-  beast::http::async_read_header(
-      socket_, buffer_, *parser_,
-      [self = shared_from_this()](ErrorCode error, std::size_t) { self->on_header(error); });
+  beast::http::async_read_header(socket_, buffer_, *parser_,
+                                 [self = shared_from_this()](ErrorCode error, std::size_t) { self->on_header(error); });
 }
 
 void Connection::take_head() {
@@ -169,9 +170,8 @@ void Connection::on_header(ErrorCode error) {
 }
 
 void Connection::read_body() {
-  beast::http::async_read_some(
-      socket_, buffer_, *parser_,
-      [self = shared_from_this()](ErrorCode error, std::size_t) { self->on_body(error); });
+  beast::http::async_read_some(socket_, buffer_, *parser_,
+                               [self = shared_from_this()](ErrorCode error, std::size_t) { self->on_body(error); });
 }
 
 void Connection::charge_body(std::int64_t bytes) {
@@ -247,8 +247,9 @@ void Connection::refuse(int status, const std::string& message) {
 void Connection::append_head(Response& response, bool has_length) {
   shared_.handler.finish_head(head_, response);
   close_after_ = close_after_ || shared_.no_keep_alive;
-  out_ += "HTTP/1.1 " + std::to_string(response.status) + ' ' + reason_phrase(response.status) + "\r\nServer: " +
-          shared_.options.server_name + "\r\nDate: " + loop_.http_date() + "\r\nX-Request-Id: " + head_.request_id;
+  out_ += "HTTP/1.1 " + std::to_string(response.status) + ' ' + reason_phrase(response.status) +
+          "\r\nServer: " + shared_.options.server_name + "\r\nDate: " + loop_.http_date() +
+          "\r\nX-Request-Id: " + head_.request_id;
   for (const auto& [name, value] : response.headers) out_ += "\r\n" + name + ": " + value;
   if (response.status != 204) out_ += "\r\nContent-Type: " + response.content_type;
   if (has_length && response.status != 204) out_ += "\r\nContent-Length: " + std::to_string(response.body.size());
@@ -316,10 +317,9 @@ void Connection::start_write() {
 
 void Connection::write_some() {
   write_deadline_ = after(shared_.options.write_timeout_s);  // since the client last took something
-  socket_.async_write_some(asio::buffer(inflight_.data() + written_, inflight_.size() - written_),
-                           [self = shared_from_this()](ErrorCode error, std::size_t count) {
-                             self->on_write(error, count);
-                           });
+  socket_.async_write_some(
+      asio::buffer(inflight_.data() + written_, inflight_.size() - written_),
+      [self = shared_from_this()](ErrorCode error, std::size_t count) { self->on_write(error, count); });
 }
 
 void Connection::on_write(ErrorCode error, std::size_t bytes) {

@@ -38,7 +38,7 @@ class Loop : public Executor {
   explicit Loop(Shared& shared);
   void post(std::function<void()> function) override;
   void sweep_later();
-  void run();                     // the thread's body
+  void run();  // the thread's body
   const std::string& http_date();
 
   std::unordered_set<Connection*> connections;  // outlives io, whose end may destroy the last of them

@@ -23,11 +23,13 @@ using asio::ip::tcp;
 Loop::Loop(Shared& shared) : timer_(io) {
   const HttpOptions& o = shared.options;
   const double shortest = std::min({o.header_timeout_s, o.body_timeout_s, o.idle_timeout_s, o.write_timeout_s});
-  period_ = std::chrono::duration_cast<Clock::duration>(
-      std::chrono::duration<double>(std::clamp(shortest / 4, 0.02, 0.5)));
+  period_ =
+      std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(std::clamp(shortest / 4, 0.02, 0.5)));
 }
 
-void Loop::post(std::function<void()> function) { asio::post(io, std::move(function)); }
+void Loop::post(std::function<void()> function) {
+  asio::post(io, std::move(function));
+}
 
 void Loop::sweep_later() {
   timer_.expires_after(period_);
@@ -178,9 +180,8 @@ void HttpServerImpl::run() {
 void HttpServerImpl::accept() {
   Loop& loop = *loops_[next_loop_];
   next_loop_ = (next_loop_ + 1) % loops_.size();
-  acceptor_->async_accept(loop.io, [this, &loop](ErrorCode error, tcp::socket socket) {
-    on_accept(error, std::move(socket), loop);
-  });
+  acceptor_->async_accept(
+      loop.io, [this, &loop](ErrorCode error, tcp::socket socket) { on_accept(error, std::move(socket), loop); });
 }
 
 void HttpServerImpl::on_accept(ErrorCode error, tcp::socket socket, Loop& loop) {
@@ -207,8 +208,8 @@ void HttpServerImpl::on_accept(ErrorCode error, tcp::socket socket, Loop& loop) 
 }
 
 void HttpServerImpl::turn_away(tcp::socket socket) {
-  Response response = shared_.handler.protocol_error(503, "All " + std::to_string(shared_.options.max_connections) +
-                                                              " connections are in use. Try again later.");
+  Response response = shared_.handler.protocol_error(
+      503, "All " + std::to_string(shared_.options.max_connections) + " connections are in use. Try again later.");
   shared_.handler.finish_head(RequestHead(), response);
   const std::string text = "HTTP/1.1 503 Service Unavailable\r\nServer: " + shared_.options.server_name +
                            "\r\nRetry-After: 1\r\nContent-Type: application/json\r\nContent-Length: " +

@@ -30,8 +30,8 @@ class HttpServer {
   virtual ~HttpServer() = default;
 
   virtual std::uint16_t port() const = 0;
-  virtual std::int64_t connections() const = 0;       // open now
-  virtual void close_after_next_response() = 0;       // no more keep-alive from now on
+  virtual std::int64_t connections() const = 0;  // open now
+  virtual void close_after_next_response() = 0;  // no more keep-alive from now on
   // Stops listening; idle connections close now, others when what was written has left, at most a second. Joins.
   virtual void stop() = 0;
 };

@@ -12,7 +12,16 @@ namespace {
 constexpr std::size_t kLargeBodyBytes = 64 << 10;  // longer requests are read and tokenised off the event loop
 
 enum class Endpoint : std::uint8_t {
-  kHealth, kMetrics, kVersion, kModels, kModel, kChat, kCompletions, kTokenize, kDetokenize, kInvariants
+  kHealth,
+  kMetrics,
+  kVersion,
+  kModels,
+  kModel,
+  kChat,
+  kCompletions,
+  kTokenize,
+  kDetokenize,
+  kInvariants
 };
 
 struct Route {
@@ -145,25 +154,28 @@ std::optional<http::Response> Api::check_head(const http::RequestHead& head) {
   const Route* route = find_route(head.path, options_.debug_endpoints);
   if ((route == nullptr || !route->open) && !authorized(head)) {
     const bool missing = head.header("authorization").empty();
-    return error_response({401, missing ? "No API key: send it as 'Authorization: Bearer KEY'."
-                                        : "The API key is wrong, or not sent as 'Authorization: Bearer KEY'.",
-                           {}, "invalid_api_key", 0});
+    return error_response({401,
+                           missing ? "No API key: send it as 'Authorization: Bearer KEY'."
+                                   : "The API key is wrong, or not sent as 'Authorization: Bearer KEY'.",
+                           {},
+                           "invalid_api_key",
+                           0});
   }
   if (route == nullptr) {
-    return error_response({404, "There is no '" + head.path + "' here. See docs/api.md for what there is.", {},
-                           "not_found", 0});
+    return error_response(
+        {404, "There is no '" + head.path + "' here. See docs/api.md for what there is.", {}, "not_found", 0});
   }
   const bool right_method = route->is_post ? head.method == "POST" : head.method == "GET" || head.method == "HEAD";
   if (!right_method) {
     const char* allow = route->is_post ? "POST" : "GET, HEAD";
-    auto response = error_response({405, head.path + " does not take " + head.method + " but " + allow + '.', {},
-                                    "method_not_allowed", 0});
+    auto response = error_response(
+        {405, head.path + " does not take " + head.method + " but " + allow + '.', {}, "method_not_allowed", 0});
     response.headers.emplace_back("Allow", allow);
     return response;
   }
   if (route->is_post && !is_json(head.header("content-type"))) {
-    return error_response({415, "The body must be JSON: send 'Content-Type: application/json'.", {},
-                           "unsupported_media_type", 0});
+    return error_response(
+        {415, "The body must be JSON: send 'Content-Type: application/json'.", {}, "unsupported_media_type", 0});
   }
   if (route->needs_model) {
     if (const auto error = why_not_ready()) return error_response(*error);
@@ -177,11 +189,12 @@ http::Response Api::protocol_error(int status, const std::string& message) {
 
 void Api::finish_head(const http::RequestHead& head, http::Response& response) {
   const Route* route = find_route(head.path, options_.debug_endpoints);
-  const std::string label = route == nullptr                          ? "other"
+  const std::string label = route == nullptr                      ? "other"
                             : route->endpoint == Endpoint::kModel ? "/v1/models/{id}"
                                                                   : std::string(route->path);
   metrics_->count_response(label, response.status);
-  spdlog::debug("http: {} {} -> {} ({})", route == nullptr ? "?" : head.method, label, response.status, head.request_id);
+  spdlog::debug("http: {} {} -> {} ({})", route == nullptr ? "?" : head.method, label, response.status,
+                head.request_id);
   if (options_.cors_origins.empty()) return;
   const std::string_view origin = head.header("origin");
   if (!origin.empty() && origin_allowed(origin)) {
@@ -207,14 +220,22 @@ void Api::dispatch(http::Request request, const std::shared_ptr<http::Exchange>&
     if (const auto error = why_not_ready()) return exchange->respond(error_response(*error));
   }
   switch (route->endpoint) {
-    case Endpoint::kHealth: return exchange->respond(health());
-    case Endpoint::kMetrics: return exchange->respond(metrics());
-    case Endpoint::kModels: return exchange->respond(models(""));
-    case Endpoint::kModel: return exchange->respond(models(request.head.path.substr(route->path.size())));
-    case Endpoint::kChat: return generate(std::move(request), exchange, true);
-    case Endpoint::kCompletions: return generate(std::move(request), exchange, false);
-    case Endpoint::kTokenize: return answer(std::move(request), exchange, &Api::tokenize);
-    case Endpoint::kDetokenize: return answer(std::move(request), exchange, &Api::detokenize);
+    case Endpoint::kHealth:
+      return exchange->respond(health());
+    case Endpoint::kMetrics:
+      return exchange->respond(metrics());
+    case Endpoint::kModels:
+      return exchange->respond(models(""));
+    case Endpoint::kModel:
+      return exchange->respond(models(request.head.path.substr(route->path.size())));
+    case Endpoint::kChat:
+      return generate(std::move(request), exchange, true);
+    case Endpoint::kCompletions:
+      return generate(std::move(request), exchange, false);
+    case Endpoint::kTokenize:
+      return answer(std::move(request), exchange, &Api::tokenize);
+    case Endpoint::kDetokenize:
+      return answer(std::move(request), exchange, &Api::detokenize);
     case Endpoint::kInvariants:
       request.body.resize(kLargeBodyBytes + 1);  // it may wait for the engine: never on the loop
       return answer(std::move(request), exchange, &Api::invariants);
@@ -270,7 +291,8 @@ void Api::generate(http::Request request, const std::shared_ptr<http::Exchange>&
 std::optional<ApiError> Api::parse_body(const std::string& body, Json* object) const {
   if (body.empty()) return bad_request({}, "The body is empty; send a JSON object.");
   auto parsed = parse_json(body);
-  if (!parsed.ok()) return bad_request({}, "The body cannot be read: " + parsed.status().message() + '.', "invalid_json");
+  if (!parsed.ok())
+    return bad_request({}, "The body cannot be read: " + parsed.status().message() + '.', "invalid_json");
   if (!parsed->is_object()) {
     return bad_request({}, std::string("The body must be a JSON object, not ") + type_name(*parsed) + '.');
   }
@@ -278,12 +300,13 @@ std::optional<ApiError> Api::parse_body(const std::string& body, Json* object) c
   return std::nullopt;
 }
 
-std::optional<ApiError> Api::check_length(const EncodedPrompt& prompt, const std::string& param, const Call& call) const {
+std::optional<ApiError> Api::check_length(const EncodedPrompt& prompt, const std::string& param,
+                                          const Call& call) const {
   const std::int64_t room = service_->model.engine->context_length();
   const auto tokens = static_cast<std::int64_t>(prompt.ids.size());
   if (tokens == 0) return bad_request(param, "The prompt is empty: it has no tokens.");
-  const std::string limit = "This model's context holds " + std::to_string(room) + " tokens, but the prompt has " +
-                            std::to_string(tokens);
+  const std::string limit =
+      "This model's context holds " + std::to_string(room) + " tokens, but the prompt has " + std::to_string(tokens);
   if (tokens >= room) {
     return bad_request(param, limit + ", which leaves no room for an answer.", "context_length_exceeded");
   }

@@ -28,7 +28,7 @@ class Api : public http::Handler {
   void begin_drain() { draining_ = true; }
   void set_http(const http::HttpServer* server) { http_ = server; }  // for its metrics
   EventSink event_sink() { return router_->sink(); }
-  void stop_workers() { worker_.stop(); }       // before the loops end
+  void stop_workers() { worker_.stop(); }         // before the loops end
   void release_receivers() { router_->close(); }  // after the loops' threads have ended, before the loops go
 
  private:
@@ -65,7 +65,7 @@ class Api : public http::Handler {
   std::shared_ptr<EventRouter> router_;
   std::atomic<const http::HttpServer*> http_{nullptr};
 
-  std::unique_ptr<Service> service_;      // set once, before ready_
+  std::unique_ptr<Service> service_;  // set once, before ready_
   std::atomic<bool> ready_{false};
   std::atomic<bool> draining_{false};
   std::atomic<bool> failed_{false};

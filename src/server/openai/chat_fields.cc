@@ -9,7 +9,9 @@ namespace {
 
 constexpr const char* kTextOnly = "; this server takes text only";
 
-std::string at(const std::string& path, std::size_t index) { return path + '[' + std::to_string(index) + ']'; }
+std::string at(const std::string& path, std::size_t index) {
+  return path + '[' + std::to_string(index) + ']';
+}
 
 // content: a string, or an array of {type: "text", text}. null stays null.
 bool read_content(Reader& reader, const std::string& path, bool template_takes_parts, Json* content) {
@@ -25,7 +27,8 @@ bool read_content(Reader& reader, const std::string& path, bool template_takes_p
     const Json type = part.is_object() ? part.value("type", Json()) : Json();
     const std::string where = at(path, i);
     if (!type.is_string()) {
-      reader.fail(bad_request(where, where + " must be an object with a type, as {\"type\": \"text\", \"text\": \"…\"}"));
+      reader.fail(
+          bad_request(where, where + " must be an object with a type, as {\"type\": \"text\", \"text\": \"…\"}"));
       return false;
     }
     if (type != "text") {
@@ -66,7 +69,8 @@ bool read_tool_calls(Reader& reader, const std::string& path, Json* calls) {
     Json& arguments = function["arguments"];
     if (arguments.is_object()) continue;
     if (!arguments.is_string()) {
-      reader.fail(bad_request(where + ".arguments", where + ".arguments must be JSON text, not " + type_name(arguments)));
+      reader.fail(
+          bad_request(where + ".arguments", where + ".arguments must be JSON text, not " + type_name(arguments)));
       return false;
     }
     const auto text = arguments.get<std::string>();
@@ -92,7 +96,8 @@ bool read_message(Reader& reader, const std::string& path, bool template_takes_p
   }
   const Json role = message->value("role", Json());
   constexpr std::array<std::string_view, 5> kRoles = {"system", "developer", "user", "assistant", "tool"};
-  if (!role.is_string() || std::find(kRoles.begin(), kRoles.end(), role.get_ref<const std::string&>()) == kRoles.end()) {
+  if (!role.is_string() ||
+      std::find(kRoles.begin(), kRoles.end(), role.get_ref<const std::string&>()) == kRoles.end()) {
     reader.fail(bad_request(path + ".role", path + ".role must be system, developer, user, assistant or tool, got " +
                                                 (role.is_string() ? role.dump() : type_name(role))));
     return false;
@@ -184,7 +189,8 @@ void read_kwargs(Reader& reader, Json* kwargs) {
 void read_chat_input(Reader& reader, const CallContext& context, ChatInput* chat) {
   const Json* messages = reader.find("messages");
   if (messages == nullptr) return reader.fail("messages", "is missing");
-  if (!messages->is_array()) return reader.fail("messages", std::string("must be an array, not ") + type_name(*messages));
+  if (!messages->is_array())
+    return reader.fail("messages", std::string("must be an array, not ") + type_name(*messages));
   if (messages->empty()) return reader.fail("messages", "must not be empty");
   if (context.model.chat_template == nullptr) {
     return reader.fail(not_supported("messages", "this model has no chat template; use /v1/completions"));
@@ -219,7 +225,8 @@ std::optional<ApiError> read_chat_call(const Json& body, const CallContext& cont
   const auto top = reader.integer("top_logprobs", 0, 20);
   if (top && *top > 0 && !logprobs) reader.fail("top_logprobs", "is only allowed together with logprobs: true");
   if (logprobs) call->base.logprobs = static_cast<std::int32_t>(top.value_or(0));
-  if (const Json* modalities = reader.find("modalities"); modalities != nullptr && *modalities != Json::array({"text"})) {
+  if (const Json* modalities = reader.find("modalities");
+      modalities != nullptr && *modalities != Json::array({"text"})) {
     reader.fail(not_supported("modalities", std::string("modalities must be [\"text\"]") + kTextOnly));
   }
   if (const Json* audio = reader.find("audio"); audio != nullptr) {

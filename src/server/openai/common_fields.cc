@@ -19,10 +19,10 @@ constexpr std::size_t kMaxBiases = 4096;
 
 // Fields that would change the answer and are not done here: refused rather than ignored.
 constexpr const char* kNotSupported[] = {
-    "allowed_token_ids", "bad_words",       "ebnf",           "function_call",      "functions",
-    "guided_choice",     "guided_grammar",  "guided_json",    "guided_regex",       "json_schema",
-    "logits_processors", "lora_path",       "min_tokens",     "prompt_logprobs",    "regex",
-    "return_token_ids",  "structural_tag",  "stop_regex",     "structured_outputs", "return_tokens_as_token_ids",
+    "allowed_token_ids",      "bad_words",       "ebnf",        "function_call",      "functions",
+    "guided_choice",          "guided_grammar",  "guided_json", "guided_regex",       "json_schema",
+    "logits_processors",      "lora_path",       "min_tokens",  "prompt_logprobs",    "regex",
+    "return_token_ids",       "structural_tag",  "stop_regex",  "structured_outputs", "return_tokens_as_token_ids",
     "truncate_prompt_tokens", "use_beam_search",
 };
 
@@ -72,7 +72,8 @@ void read_logit_bias(Reader& reader, std::int32_t vocab_size, SamplingParams* sa
   const Json* value = reader.find("logit_bias");
   if (value == nullptr) return;
   if (!value->is_object()) {
-    return reader.fail("logit_bias", std::string("must be an object of token ids and biases, not ") + type_name(*value));
+    return reader.fail("logit_bias",
+                       std::string("must be an object of token ids and biases, not ") + type_name(*value));
   }
   if (value->size() > kMaxBiases) {
     return reader.fail("logit_bias", "may have at most " + std::to_string(kMaxBiases) + " entries");
@@ -81,7 +82,8 @@ void read_logit_bias(Reader& reader, std::int32_t vocab_size, SamplingParams* sa
     std::int32_t id = -1;
     const auto result = std::from_chars(key.data(), key.data() + key.size(), id);
     if (result.ec != std::errc() || result.ptr != key.data() + key.size() || id < 0 || id >= vocab_size) {
-      return reader.fail("logit_bias", "has the key '" + key.substr(0, 40) + "', which is not a token id between 0 and " +
+      return reader.fail("logit_bias", "has the key '" + key.substr(0, 40) +
+                                           "', which is not a token id between 0 and " +
                                            std::to_string(vocab_size - 1));
     }
     const double amount = bias.is_number() ? bias.get<double>() : std::nan("");
@@ -113,8 +115,8 @@ void read_stops(Reader& reader, std::int32_t vocab_size, Request* request) {
       return reader.fail("stop", std::string("must be a string or an array of strings, not ") + type_name(*value));
     }
     if (list.size() > kMaxStops) {
-      return reader.fail("stop", "may have at most " + std::to_string(kMaxStops) + " strings, got " +
-                                     std::to_string(list.size()));
+      return reader.fail(
+          "stop", "may have at most " + std::to_string(kMaxStops) + " strings, got " + std::to_string(list.size()));
     }
     for (const Json& stop : list) {
       if (!stop.is_string()) return reader.fail("stop", std::string("must hold strings, not ") + type_name(stop));
@@ -128,7 +130,8 @@ void read_stops(Reader& reader, std::int32_t vocab_size, Request* request) {
   }
   if (const Json* value = reader.find("stop_token_ids")) {
     if (!value->is_array() || value->size() > kMaxStopTokens) {
-      return reader.fail("stop_token_ids", "must be an array of at most " + std::to_string(kMaxStopTokens) + " token ids");
+      return reader.fail("stop_token_ids",
+                         "must be an array of at most " + std::to_string(kMaxStopTokens) + " token ids");
     }
     if (auto ids = read_token_ids(reader, *value, reader.path("stop_token_ids"), vocab_size)) {
       request->stop_token_ids = std::move(*ids);
@@ -179,7 +182,8 @@ void read_model_name(Reader& reader, const CallContext& context) {
     if (!all.empty()) all += ", ";
     all += known;
   }
-  reader.fail({404, "The model '" + *name + "' does not exist here. Served: " + all + ".", "model", "model_not_found", 0});
+  reader.fail(
+      {404, "The model '" + *name + "' does not exist here. Served: " + all + ".", "model", "model_not_found", 0});
 }
 
 void read_common_fields(Reader& reader, const CallContext& context, Call* call) {

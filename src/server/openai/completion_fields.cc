@@ -27,8 +27,8 @@ void read_prompts(Reader& reader, const CallContext& context, std::vector<Prompt
   if (value->empty()) return reader.fail("prompt", "must not be empty");
   if (value->front().is_number()) return add_ids(*value, "prompt");
   if (value->size() > kMaxPrompts) {
-    return reader.fail("prompt", "may hold at most " + std::to_string(kMaxPrompts) + " prompts, got " +
-                                     std::to_string(value->size()));
+    return reader.fail(
+        "prompt", "may hold at most " + std::to_string(kMaxPrompts) + " prompts, got " + std::to_string(value->size()));
   }
   const bool strings = value->front().is_string();
   for (std::size_t i = 0; i < value->size() && !reader.failed(); ++i) {

@@ -76,8 +76,8 @@ http::Response Api::tokenize(const std::string& body) const {
   const ServedModel& model = service_->model;
   read_model_name(reader, context());
   reader.boolean("add_special_tokens");  // no supported tokenizer adds any
-  const auto special = reader.boolean("parse_special_tokens").value_or(false) ? SpecialTokens::kParse
-                                                                               : SpecialTokens::kAsText;
+  const auto special =
+      reader.boolean("parse_special_tokens").value_or(false) ? SpecialTokens::kParse : SpecialTokens::kAsText;
   const bool with_strings = reader.boolean("return_token_strs").value_or(false);
   const bool is_chat = reader.find("messages") != nullptr;
   PromptInput input;

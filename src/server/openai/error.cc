@@ -9,12 +9,16 @@ constexpr std::size_t kMaxMessageBytes = 2000;  // messages quote what the clien
 
 const char* type_of(int status) {
   switch (status) {
-    case 401: return "authentication_error";
-    case 429: return "rate_limit_error";
+    case 401:
+      return "authentication_error";
+    case 429:
+      return "rate_limit_error";
     case 500:
     case 501:
-    case 503: return "server_error";
-    default: return "invalid_request_error";
+    case 503:
+      return "server_error";
+    default:
+      return "invalid_request_error";
   }
 }
 
@@ -30,14 +34,22 @@ ApiError not_supported(std::string param, std::string message) {
 
 ApiError from_status(const Status& status, std::string param) {
   switch (status.code()) {
-    case StatusCode::kInvalidArgument: return bad_request(std::move(param), status.message());
-    case StatusCode::kUnsupported: return not_supported(std::move(param), status.message());
-    case StatusCode::kNotFound: return {404, status.message(), std::move(param), "not_found", 0};
-    case StatusCode::kResourceExhausted: return {429, status.message(), {}, "queue_full", 1};
-    case StatusCode::kUnavailable: return {503, status.message(), {}, "unavailable", 1};
-    case StatusCode::kCancelled: return {503, status.message(), {}, "cancelled", 1};
-    case StatusCode::kDeadlineExceeded: return {503, status.message(), {}, "timeout", 1};
-    default: return {500, status.message(), {}, "internal_error", 0};
+    case StatusCode::kInvalidArgument:
+      return bad_request(std::move(param), status.message());
+    case StatusCode::kUnsupported:
+      return not_supported(std::move(param), status.message());
+    case StatusCode::kNotFound:
+      return {404, status.message(), std::move(param), "not_found", 0};
+    case StatusCode::kResourceExhausted:
+      return {429, status.message(), {}, "queue_full", 1};
+    case StatusCode::kUnavailable:
+      return {503, status.message(), {}, "unavailable", 1};
+    case StatusCode::kCancelled:
+      return {503, status.message(), {}, "cancelled", 1};
+    case StatusCode::kDeadlineExceeded:
+      return {503, status.message(), {}, "timeout", 1};
+    default:
+      return {500, status.message(), {}, "internal_error", 0};
   }
 }
 

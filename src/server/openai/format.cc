@@ -29,7 +29,9 @@ void append_token(std::string& out, const Tokenizer& tokenizer, std::int32_t tok
   out += ']';
 }
 
-const char* finish_word(FinishReason finish) { return finish == FinishReason::kLength ? "length" : "stop"; }
+const char* finish_word(FinishReason finish) {
+  return finish == FinishReason::kLength ? "length" : "stop";
+}
 
 }  // namespace
 
@@ -47,8 +49,8 @@ void Choice::add_logprob(TokenLogprob logprob, const Tokenizer& tokenizer, bool 
 std::string usage_json(const Usage& usage) {
   return R"({"prompt_tokens":)" + std::to_string(usage.prompt_tokens) + R"(,"completion_tokens":)" +
          std::to_string(usage.output_tokens) + R"(,"total_tokens":)" +
-         std::to_string(usage.prompt_tokens + usage.output_tokens) +
-         R"(,"prompt_tokens_details":{"cached_tokens":)" + std::to_string(usage.cached_tokens) + "}}";
+         std::to_string(usage.prompt_tokens + usage.output_tokens) + R"(,"prompt_tokens_details":{"cached_tokens":)" +
+         std::to_string(usage.cached_tokens) + "}}";
 }
 
 Formatter::Formatter(bool chat, std::string id, std::int64_t created, const std::string& model,

@@ -77,8 +77,11 @@ void Generation::on_event(std::int32_t index, Event& event) {
   Choice& choice = choices_[at];
   if (event.finish == FinishReason::kError) return fail(from_status(event.status));
   if (event.finish == FinishReason::kCancelled) {
-    return fail({503, "The answer was cut short: the server is shutting down or the request was cancelled.", {},
-                 "cancelled", 1});
+    return fail({503,
+                 "The answer was cut short: the server is shutting down or the request was cancelled.",
+                 {},
+                 "cancelled",
+                 1});
   }
   if (event.token >= 0) {
     ++choice.tokens;
@@ -131,10 +134,9 @@ Usage Generation::usage_so_far() const {
     // A prompt counts once however many choices it has: cached is what none of them had to compute.
     if (i % static_cast<std::size_t>(call_.n) == 0) {
       const auto group = choices_.begin() + static_cast<std::ptrdiff_t>(i);
-      usage.cached_tokens +=
-          std::min_element(group, group + call_.n, [](const Choice& a, const Choice& b) {
-            return a.cached_tokens < b.cached_tokens;
-          })->cached_tokens;
+      usage.cached_tokens += std::min_element(group, group + call_.n, [](const Choice& a, const Choice& b) {
+                               return a.cached_tokens < b.cached_tokens;
+                             })->cached_tokens;
     }
   }
   return usage;
@@ -163,7 +165,9 @@ void Generation::complete() {
     exchange->respond(std::move(response));
   }
   const auto now = http::Clock::now();
-  const auto since_arrival = [&](http::Clock::time_point t) { return std::chrono::duration<double>(t - arrived_).count(); };
+  const auto since_arrival = [&](http::Clock::time_point t) {
+    return std::chrono::duration<double>(t - arrived_).count();
+  };
   GenerationTimes times{since_arrival(got_token_ ? first_token_ : now), since_arrival(now), usage.prompt_tokens,
                         usage.output_tokens, 0};
   for (const Choice& choice : choices_) {

@@ -51,12 +51,12 @@ class Generation : public EventReceiver, public std::enable_shared_from_this<Gen
   Call call_;
   Formatter formatter_;
   http::Clock::time_point arrived_, first_token_;
-  std::vector<RequestId> ids_;          // one a choice
-  std::vector<Choice> choices_;         // choice c of prompt p is p·n + c
-  std::vector<std::string> echoes_;     // one a prompt, if asked for
+  std::vector<RequestId> ids_;               // one a choice
+  std::vector<Choice> choices_;              // choice c of prompt p is p·n + c
+  std::vector<std::string> echoes_;          // one a prompt, if asked for
   std::vector<std::int64_t> prompt_tokens_;  // one a prompt
   std::size_t unfinished_ = 0;
-  bool streaming_ = false;   // the head of the stream is written
+  bool streaming_ = false;  // the head of the stream is written
   bool got_token_ = false;
 };
 

@@ -11,7 +11,9 @@ namespace {
 // Bytes of the UTF-8 sequence at the front of `text`, 0 if it is not one. Surrogates and overlong forms are not.
 std::size_t sequence_length(std::string_view text) {
   const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
-  const auto in = [&](std::size_t i, int low, int high) { return i < text.size() && byte(i) >= low && byte(i) <= high; };
+  const auto in = [&](std::size_t i, int low, int high) {
+    return i < text.size() && byte(i) >= low && byte(i) <= high;
+  };
   const unsigned char first = byte(0);
   if (first < 0x80) return 1;
   if (first < 0xC2) return 0;
@@ -44,7 +46,9 @@ Status check_shape(std::string_view text, const JsonLimits& limits) {
       continue;
     }
     switch (c) {
-      case '"': in_string = true; break;
+      case '"':
+        in_string = true;
+        break;
       case '[':
       case '{':
         members.push_back(0);
@@ -65,7 +69,8 @@ Status check_shape(std::string_view text, const JsonLimits& limits) {
       case '}':
         if (!members.empty()) members.pop_back();
         break;
-      default: break;
+      default:
+        break;
     }
     if (values > limits.max_values) {
       return invalid_argument("the JSON has more than " + std::to_string(limits.max_values) + " values");
@@ -115,11 +120,21 @@ void append_json_string(std::string& out, std::string_view text) {
     out.append(text, plain, i - plain);
     plain = ++i;
     switch (c) {
-      case '"': out += "\\\""; break;
-      case '\\': out += "\\\\"; break;
-      case '\n': out += "\\n"; break;
-      case '\r': out += "\\r"; break;
-      case '\t': out += "\\t"; break;
+      case '"':
+        out += "\\\"";
+        break;
+      case '\\':
+        out += "\\\\";
+        break;
+      case '\n':
+        out += "\\n";
+        break;
+      case '\r':
+        out += "\\r";
+        break;
+      case '\t':
+        out += "\\t";
+        break;
       default:
         if (c < 0x20) {
           out += c < 0x10 ? "\\u000" : "\\u001";
@@ -149,12 +164,18 @@ void append_json_number(std::string& out, double value) {
 
 const char* type_name(const Json& value) {
   switch (value.type()) {
-    case Json::value_t::null: return "null";
-    case Json::value_t::object: return "an object";
-    case Json::value_t::array: return "an array";
-    case Json::value_t::string: return "a string";
-    case Json::value_t::boolean: return "a boolean";
-    default: return "a number";
+    case Json::value_t::null:
+      return "null";
+    case Json::value_t::object:
+      return "an object";
+    case Json::value_t::array:
+      return "an array";
+    case Json::value_t::string:
+      return "a string";
+    case Json::value_t::boolean:
+      return "a boolean";
+    default:
+      return "a number";
   }
 }
 

@@ -8,13 +8,14 @@ namespace penstock::openai {
 namespace {
 
 TEST(Utf8, FindsTheFirstBadByte) {
-  for (const char* good : {"", "abc", "h\xC3\xA9", "\xE2\x82\xAC", "\xF0\x9F\x98\x80", "\xF4\x8F\xBF\xBF", "\xED\x9F\xBF"}) {
+  for (const char* good :
+       {"", "abc", "h\xC3\xA9", "\xE2\x82\xAC", "\xF0\x9F\x98\x80", "\xF4\x8F\xBF\xBF", "\xED\x9F\xBF"}) {
     EXPECT_EQ(invalid_utf8(good), std::nullopt) << good;
   }
   const std::pair<const char*, std::size_t> bad[] = {
-      {"a\x80", 1}, {"\xC3", 0},         {"\xC0\x80", 0},         {"\xC1\xBF", 0},     {"\xE0\x80\x80", 0},
+      {"a\x80", 1},    {"\xC3", 0},         {"\xC0\x80", 0},         {"\xC1\xBF", 0},         {"\xE0\x80\x80", 0},
       {"\xE2\x82", 0}, {"\xED\xA0\x80", 0}, {"\xF0\x80\x80\x80", 0}, {"\xF4\x90\x80\x80", 0}, {"ab\xF5\x80\x80\x80", 2},
-      {"\xFF", 0},  {"\xC3\xA9\xC3(", 2}};
+      {"\xFF", 0},     {"\xC3\xA9\xC3(", 2}};
   for (const auto& [text, offset] : bad) EXPECT_EQ(invalid_utf8(text), offset) << text;
 }
 
@@ -56,7 +57,8 @@ TEST(Json, BoundedBeforeParsing) {
   limits.max_values = 10;
   EXPECT_TRUE(parse_json("[[[1]]]", limits).ok());
   EXPECT_FALSE(parse_json("[[[[1]]]]", limits).ok());
-  EXPECT_TRUE(parse_json(R"(["[[[[[{{{{{,,,,,,,,,,,,,,","\"[[[[["])", limits).ok());  // brackets in strings do not count
+  EXPECT_TRUE(
+      parse_json(R"(["[[[[[{{{{{,,,,,,,,,,,,,,","\"[[[[["])", limits).ok());  // brackets in strings do not count
   EXPECT_FALSE(parse_json("[1,1,1,1,1,1,1,1,1,1,1]", limits).ok());
   std::string keys = "{\"0\":0";
   for (int i = 1; i < 20000; ++i) keys += ",\"" + std::to_string(i) + "\":0";

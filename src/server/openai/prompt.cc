@@ -25,7 +25,8 @@ Expected<std::size_t> end_of_last_message(const std::string& rendered, const Jso
     begin = rendered.rfind(content);
   }
   if (begin == std::string::npos) {
-    return invalid_argument("continue_final_message: the chat template does not write the last message's text as it is");
+    return invalid_argument(
+        "continue_final_message: the chat template does not write the last message's text as it is");
   }
   return begin + content.size();
 }

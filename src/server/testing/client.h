@@ -20,7 +20,7 @@
 namespace penstock::testing {
 
 struct Answer {
-  int status = 0;  // 0: the connection ended or time ran out before a whole answer
+  int status = 0;                              // 0: the connection ended or time ran out before a whole answer
   std::map<std::string, std::string> headers;  // lower case
   std::string body;
   bool complete = false;
@@ -140,7 +140,8 @@ class Client {
   }
 
   bool read_some(std::chrono::steady_clock::time_point deadline) {
-    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
+    const auto left =
+        std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
     pollfd waiting{fd_, POLLIN, 0};
     if (ended_ || left.count() <= 0 || ::poll(&waiting, 1, static_cast<int>(left.count())) <= 0) return false;
     char bytes[65536];

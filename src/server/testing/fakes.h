@@ -39,9 +39,8 @@ class FakeTokenizer : public Tokenizer {
       bool special = false;
       for (std::int32_t id = kImStart; id <= kImEnd; ++id) {
         const std::size_t end = i + content(id).size();
-        const bool touched = std::any_of(plain.begin(), plain.end(), [&](const auto& range) {
-          return range.first < end && range.second > i;
-        });
+        const bool touched = std::any_of(plain.begin(), plain.end(),
+                                         [&](const auto& range) { return range.first < end && range.second > i; });
         if (touched || !text.substr(i).starts_with(content(id))) continue;
         ids.push_back(id);
         i = end;
@@ -121,7 +120,7 @@ class FakeTemplate : public ChatTemplate {
     }
     if (input.add_generation_prompt) {
       pieces.push_back({"<|im_start|>assistant\n", false});
-      if (input.kwargs.contains("enable_thinking") && !input.kwargs["enable_thinking"].get<bool>()) {
+      if (input.kwargs.contains("enable_thinking") && input.kwargs["enable_thinking"] == false) {
         pieces.push_back({"<think></think>", false});
       }
     }
@@ -141,9 +140,9 @@ struct Script {
   std::vector<Step> steps;  // one an engine step
   FinishReason finish = FinishReason::kStop;
   std::string stop_reason;
-  Status status;                 // with kError
+  Status status;  // with kError
   std::int32_t cached_tokens = 0;
-  bool endless = false;          // repeats its last step until cancelled
+  bool endless = false;  // repeats its last step until cancelled
 };
 
 // Answers a prompt with its own text, byte by byte, cut at max_tokens.

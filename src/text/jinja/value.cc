@@ -442,9 +442,10 @@ std::uint64_t hash_of(Budget& budget, const Value& value) {
 // -----------------------------------------------------------------------------------------------------------------
 // json
 
-Value from_json(Budget& budget, const nlohmann::ordered_json& json, bool user, const std::string& where) {
+Value from_json(Budget& budget, const nlohmann::ordered_json& json, bool user, const std::string& where,
+                std::uint32_t level) {
   using Type = nlohmann::json::value_t;
-  const NestingGuard guard(budget);
+  budget.check_data_depth(level);
   budget.step();
   const auto text = [&](const std::string& s) {
     if (find_invalid_utf8(s)) fail(where + " has text that is not UTF-8");
@@ -467,13 +468,14 @@ Value from_json(Budget& budget, const nlohmann::ordered_json& json, bool user, c
     case Type::array: {
       std::vector<Value> items;
       items.reserve(json.size());
-      for (const auto& item : json) items.push_back(from_json(budget, item, user, where));
+      for (const auto& item : json) items.push_back(from_json(budget, item, user, where, level + 1));
       return Value::list(budget, std::move(items));
     }
     case Type::object: {
       auto dict = std::make_shared<Dict>();
       dict->entries.reserve(json.size());
-      for (const auto& [key, item] : json.items()) dict->set(budget, text(key), from_json(budget, item, user, where));
+      for (const auto& [key, item] : json.items())
+        dict->set(budget, text(key), from_json(budget, item, user, where, level + 1));
       return Value::dict(std::move(dict));
     }
     default:

@@ -51,16 +51,7 @@ struct UndefinedInfo final : Object {
   std::string message() const;
 };
 
-struct CallArgs {
-  std::vector<Value> positional;
-  std::vector<std::pair<StrPtr, Value>> named;
-};
-
-struct List final : Object {  // lists and tuples
-  std::vector<Value> items;
-  std::uint32_t depth = 1;  // nesting of containers, this one included
-  bool group = false;       // a tuple from groupby: also has .grouper and .list
-};
+struct List;
 using ListPtr = std::shared_ptr<const List>;
 using DictPtr = std::shared_ptr<const Dict>;
 
@@ -102,8 +93,7 @@ class Value {
   double as_double() const { return kind_ == Kind::kFloat ? d_ : static_cast<double>(as_int()); }
   const Str& as_str() const { return static_cast<const Str&>(*object_); }
   StrPtr str_ptr() const { return std::static_pointer_cast<const Str>(object_); }
-  const List& as_list() const { return static_cast<const List&>(*object_); }
-  ListPtr list_ptr() const { return std::static_pointer_cast<const List>(object_); }
+  const List& as_list() const;
   const Dict& as_dict() const;
   DictPtr dict_ptr() const;
   const UndefinedInfo& as_undefined() const { return static_cast<const UndefinedInfo&>(*object_); }
@@ -131,6 +121,20 @@ class Value {
   };
   std::shared_ptr<const Object> object_;
 };
+
+struct CallArgs {
+  std::vector<Value> positional;
+  std::vector<std::pair<StrPtr, Value>> named;
+};
+
+struct List final : Object {  // lists and tuples
+  std::vector<Value> items;
+  std::uint32_t depth = 1;  // nesting of containers, this one included
+  bool group = false;       // a tuple from groupby: also has .grouper and .list
+};
+inline const List& Value::as_list() const {
+  return static_cast<const List&>(*object_);
+}
 
 struct Dict final : Object {
   std::vector<std::pair<Value, Value>> entries;  // in order of insertion
@@ -208,6 +212,7 @@ std::uint64_t hash_of(Budget& budget, const Value& value);
 
 // `user`: strings (and keys) in it are a user's text. Fails on text that is not UTF-8 and on deep nesting; `where`
 // names the value in messages.
-Value from_json(Budget& budget, const nlohmann::ordered_json& json, bool user, const std::string& where);
+Value from_json(Budget& budget, const nlohmann::ordered_json& json, bool user, const std::string& where,
+                std::uint32_t level = 0);
 
 }  // namespace penstock::jinja
