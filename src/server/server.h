@@ -37,8 +37,8 @@ struct ServedModel {
   Engine* engine = nullptr;
   const Tokenizer* tokenizer = nullptr;
   const ChatTemplate* chat_template = nullptr;  // null: /v1/chat/completions says the checkpoint has none
-  const GenerationConfig* generation_config =
-      nullptr;  // defaults of sampling parameters, unless use_model_defaults is false
+  // Defaults of sampling parameters, unless use_model_defaults is false.
+  const GenerationConfig* generation_config = nullptr;
   bool use_model_defaults = true;
   std::int32_t vocab_size = 0;
   std::int64_t created = 0;  // unix seconds, for /v1/models
