@@ -34,18 +34,25 @@ template <int ROWS, int VECTORS, bool ACCUMULATE, typename B>
 inline void gemm_tile(const float* const* x, const B* b, std::int64_t ld_b, int k, float* const* out) {
   using S = Simd;
   S::V acc[ROWS][VECTORS];
+  PENSTOCK_UNROLL
   for (int r = 0; r < ROWS; ++r) {
+    PENSTOCK_UNROLL
     for (int c = 0; c < VECTORS; ++c) acc[r][c] = ACCUMULATE ? S::load(out[r] + c * S::kLanes) : S::zero();
   }
   for (int i = 0; i < k; ++i) {
     S::V row[VECTORS];
+    PENSTOCK_UNROLL
     for (int c = 0; c < VECTORS; ++c) row[c] = S::load(b + i * ld_b + c * S::kLanes);
+    PENSTOCK_UNROLL
     for (int r = 0; r < ROWS; ++r) {
       const S::V a = S::set1(x[r][i]);
+      PENSTOCK_UNROLL
       for (int c = 0; c < VECTORS; ++c) acc[r][c] = S::fma(a, row[c], acc[r][c]);
     }
   }
+  PENSTOCK_UNROLL
   for (int r = 0; r < ROWS; ++r) {
+    PENSTOCK_UNROLL
     for (int c = 0; c < VECTORS; ++c) S::store(out[r] + c * S::kLanes, acc[r][c]);
   }
 }
@@ -56,6 +63,7 @@ inline void gemm_rows(const float* const* x, const B* b, std::int64_t ld_b, int 
   float* at[ROWS];
   int c = 0;
   const auto place = [&] {
+    PENSTOCK_UNROLL
     for (int r = 0; r < ROWS; ++r) at[r] = out[r] + c;
   };
   for (; c + kWide * Simd::kLanes <= columns; c += kWide * Simd::kLanes) {

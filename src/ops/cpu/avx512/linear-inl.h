@@ -11,14 +11,20 @@ struct FmaPair {
   static void step(const X* const* x, int i, const __m512i* raw, __m512 (*acc)[VECTORS]) {
     const __m512i odd_mask = _mm512_set1_epi32(static_cast<int>(0xFFFF0000U));
     __m512 b[VECTORS];
+    PENSTOCK_UNROLL
     for (int c = 0; c < VECTORS; ++c) b[c] = _mm512_castsi512_ps(_mm512_slli_epi32(raw[c], 16));
+    PENSTOCK_UNROLL
     for (int r = 0; r < ROWS; ++r) {
       const __m512 a = _mm512_set1_ps(x[r][i]);
+      PENSTOCK_UNROLL
       for (int c = 0; c < VECTORS; ++c) acc[r][c] = _mm512_fmadd_ps(a, b[c], acc[r][c]);
     }
+    PENSTOCK_UNROLL
     for (int c = 0; c < VECTORS; ++c) b[c] = _mm512_castsi512_ps(_mm512_and_si512(raw[c], odd_mask));
+    PENSTOCK_UNROLL
     for (int r = 0; r < ROWS; ++r) {
       const __m512 a = _mm512_set1_ps(x[r][i + 1]);
+      PENSTOCK_UNROLL
       for (int c = 0; c < VECTORS; ++c) acc[r][c] = _mm512_fmadd_ps(a, b[c], acc[r][c]);
     }
   }
@@ -30,13 +36,17 @@ void tile_bf16(const LinearTile& t) {
   using X = typename Pair::X;
   const X* x[ROWS];
   __m512 acc[ROWS][kVectors];
+  PENSTOCK_UNROLL
   for (int r = 0; r < ROWS; ++r) {
     x[r] = static_cast<const X*>(t.x[r]);
+    PENSTOCK_UNROLL
     for (int c = 0; c < kVectors; ++c) acc[r][c] = _mm512_setzero_ps();
   }
   const auto* w = static_cast<const std::byte*>(t.weights);
-  for (int i = 0; i < t.k; i += 2, w += kPanel * 4) {
+  const int k = t.k;
+  for (int i = 0; i < k; i += 2, w += kPanel * 4) {
     __m512i raw[kVectors];
+    PENSTOCK_UNROLL
     for (int p = 0; p < PANELS; ++p) {
       const std::byte* row = w + p * t.panel_bytes;
       if constexpr (ROWS <= 4) {  // weights come from memory: ask early
@@ -48,7 +58,9 @@ void tile_bf16(const LinearTile& t) {
     }
     Pair::template step<ROWS, kVectors>(x, i, raw, acc);
   }
+  PENSTOCK_UNROLL
   for (int r = 0; r < ROWS; ++r) {
+    PENSTOCK_UNROLL
     for (int c = 0; c < kVectors; ++c) _mm512_storeu_ps(t.out + (r * kVectors + c) * 16, acc[r][c]);
   }
 }
@@ -57,17 +69,21 @@ template <int ROWS>
 void tile_f32(const LinearTile& t) {
   for (int p = 0; p < t.panels; ++p) {
     __m512 acc[ROWS][2];
+    PENSTOCK_UNROLL
     for (int r = 0; r < ROWS; ++r) acc[r][0] = acc[r][1] = _mm512_setzero_ps();
     const auto* w = reinterpret_cast<const float*>(static_cast<const std::byte*>(t.weights) + p * t.panel_bytes);
-    for (int i = 0; i < t.k; ++i, w += kPanel) {
+    const int k = t.k;
+    for (int i = 0; i < k; ++i, w += kPanel) {
       const __m512 b0 = _mm512_loadu_ps(w);
       const __m512 b1 = _mm512_loadu_ps(w + 16);
+      PENSTOCK_UNROLL
       for (int r = 0; r < ROWS; ++r) {
         const __m512 a = _mm512_set1_ps(static_cast<const float*>(t.x[r])[i]);
         acc[r][0] = _mm512_fmadd_ps(a, b0, acc[r][0]);
         acc[r][1] = _mm512_fmadd_ps(a, b1, acc[r][1]);
       }
     }
+    PENSTOCK_UNROLL
     for (int r = 0; r < ROWS; ++r) {
       _mm512_storeu_ps(t.out + (r * t.panels + p) * kPanel, acc[r][0]);
       _mm512_storeu_ps(t.out + (r * t.panels + p) * kPanel + 16, acc[r][1]);

@@ -14,8 +14,10 @@ struct DotPair {
   using X = std::uint16_t;
   template <int ROWS, int VECTORS>
   static void step(const X* const* x, int i, const __m512i* raw, __m512 (*acc)[VECTORS]) {
+    PENSTOCK_UNROLL
     for (int r = 0; r < ROWS; ++r) {
       const __m512bh a = pair(x[r] + i);
+      PENSTOCK_UNROLL
       for (int c = 0; c < VECTORS; ++c) acc[r][c] = _mm512_dpbf16_ps(acc[r][c], a, reinterpret_cast<__m512bh>(raw[c]));
     }
   }
