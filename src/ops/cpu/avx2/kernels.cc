@@ -10,7 +10,8 @@ namespace {
 inline __m256 even_k(const std::byte* w) {  // eight columns' weights of k, the low halves
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(w)), 16));
 }
-inline __m256 odd_k(const std::byte* w) {  // and of k + 1, the high halves; two shifts, since a mask would take a register
+inline __m256 odd_k(
+    const std::byte* w) {  // and of k + 1, the high halves; two shifts, since a mask would take a register
   const __m256i raw = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w));
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_srli_epi32(raw, 16), 16));
 }
