@@ -181,6 +181,7 @@ int Serving::run() {
   }
   raise_open_files(options.max_connections);
   options.version = version();
+  options.debug_endpoints = arguments_.engine.debug_invariants;
   auto server = Server::start(options);
   if (!server.ok()) return report(server.status());
   server_ = *std::move(server);
