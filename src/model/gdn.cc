@@ -210,6 +210,7 @@ void window_heads(Step& step, std::int64_t layer, std::size_t index, std::int64_
       task.fold_to = of_head(fold_slot);
       task.row0 = row0;
       task.rows = rows;
+      task.same_keys = i > 0;
       task.q = at.q;
       task.k = at.k;
       task.v = at.v;

@@ -58,6 +58,7 @@ struct GdnWindowTask {
   float* gate_sum;         // window: G [64]
   std::byte* fold_to;      // null, or where S1 goes (may be `state`); rows end at 64
   int row0, rows;
+  bool same_keys;  // the call before had these keys, k and q: their products are still in scratch
   const float* q;  // [rows, ld_q], normalised and scaled
   const float* k;  // [rows, ld_k], normalised
   const float* v;  // [rows, ld_v]

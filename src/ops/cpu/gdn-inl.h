@@ -138,7 +138,7 @@ void window_rows(const GdnWindowTask& t) {
     }
   }
   const int end = t.row0 + t.rows;
-  gemm<false>(x, keys, 64, t.dk, to_window, 2 * t.rows, (end + 15) / 16 * 16);
+  if (!t.same_keys) gemm<false>(x, keys, 64, t.dk, to_window, 2 * t.rows, (end + 15) / 16 * 16);
 
   for (int r = 0; r < t.rows; ++r) {
     const int row = t.row0 + r;
