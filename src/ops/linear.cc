@@ -205,11 +205,14 @@ void LinearRunner::run(std::span<const LinearJob> jobs) {
     const std::int64_t last_row = std::min<std::int64_t>(job.rows, first_row + block);
     const std::int64_t first_panel = local % groups * kPanelsPerTask;
     const std::int64_t last_panel = std::min<std::int64_t>(job.weights->panels(), first_panel + kPanelsPerTask);
+    // Tiles of even height: 8 rows as 4 + 4 rather than 6 + 2, which would leave the second nearly idle.
+    const std::int64_t tiles = (last_row - first_row + kernels_->tile_rows - 1) / kernels_->tile_rows;
+    const std::int64_t tile_rows = (last_row - first_row + tiles - 1) / tiles;
     const int step = last_row - first_row <= 4 && kernels_->tile_rows >= 4 ? 2 : 1;
     for (std::int64_t panel = first_panel; panel < last_panel; panel += step) {
       const auto panels = static_cast<int>(std::min<std::int64_t>(step, last_panel - panel));
-      for (std::int64_t row = first_row; row < last_row; row += kernels_->tile_rows) {
-        const auto rows = static_cast<int>(std::min<std::int64_t>(kernels_->tile_rows, last_row - row));
+      for (std::int64_t row = first_row; row < last_row; row += tile_rows) {
+        const auto rows = static_cast<int>(std::min<std::int64_t>(tile_rows, last_row - row));
         run_tile(job, offsets_[j], panel, panels, static_cast<int>(row), rows);
       }
     }

@@ -33,10 +33,9 @@ void tile_bf16(const LinearTile& t, const std::byte* panel, int column, float* o
   const std::byte* w = panel + column * 4;
   const int k = t.k;
   for (int i = 0; i < k; i += 2, w += kPanel * 4) {
-    if constexpr (VECTORS == 4) {  // few rows: weights come from memory, ask early
-      _mm_prefetch(reinterpret_cast<const char*>(w) + 2048, _MM_HINT_T0);
-      _mm_prefetch(reinterpret_cast<const char*>(w) + 2112, _MM_HINT_T0);
-    }
+    // Weights of a small batch come from memory whatever its rows: ask early.
+    _mm_prefetch(reinterpret_cast<const char*>(w) + 2048, _MM_HINT_T0);
+    if constexpr (VECTORS == 4) _mm_prefetch(reinterpret_cast<const char*>(w) + 2112, _MM_HINT_T0);
     __m256 b[VECTORS];
     PENSTOCK_UNROLL
     for (int c = 0; c < VECTORS; ++c) b[c] = even_k(w + c * 32);

@@ -49,10 +49,9 @@ void tile_bf16(const LinearTile& t) {
     PENSTOCK_UNROLL
     for (int p = 0; p < PANELS; ++p) {
       const std::byte* row = w + p * t.panel_bytes;
-      if constexpr (ROWS <= 4) {  // weights come from memory: ask early
-        _mm_prefetch(reinterpret_cast<const char*>(row) + 2048, _MM_HINT_T0);
-        _mm_prefetch(reinterpret_cast<const char*>(row) + 2112, _MM_HINT_T0);
-      }
+      // Weights of a small batch come from memory whatever its rows: ask early.
+      _mm_prefetch(reinterpret_cast<const char*>(row) + 2048, _MM_HINT_T0);
+      _mm_prefetch(reinterpret_cast<const char*>(row) + 2112, _MM_HINT_T0);
       raw[2 * p] = _mm512_loadu_si512(row);
       raw[2 * p + 1] = _mm512_loadu_si512(row + 64);
     }
