@@ -19,8 +19,8 @@ class Tokenizer;  // src/text/tokenizer.h
 struct EngineOptions {
   std::int32_t context_length = 0;        // tokens of prompt and output; 0: the model's own, as far as memory allows
   std::int32_t max_running_requests = 0;  // 0: from the memory plan
-  std::int32_t chunked_prefill_size =
-      512;                        // tokens of prefill a step, any number from 1; -1: as many as a step may have
+  // Tokens of prefill a step, any number from 1; -1: as many as a step may have.
+  std::int32_t chunked_prefill_size = 512;
   std::int64_t memory_bytes = 0;  // for KV pages, states and windows; 0: mem_fraction of what is free
   double mem_fraction = 0.8;
   std::int32_t max_queued_requests = 2048;

@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <fstream>
 #include <string>
 #include <system_error>
 
@@ -61,32 +60,6 @@ MappedFile::~MappedFile() {
 void MappedFile::advise_sequential() const {
   // Advice: a kernel that does not take it changes nothing.
   if (data_ != nullptr) (void)::madvise(const_cast<std::byte*>(data_), size_bytes_, MADV_SEQUENTIAL);
-}
-
-Expected<std::unique_ptr<AnonymousMemory>> AnonymousMemory::allocate(std::int64_t size_bytes) {
-  if (size_bytes <= 0) return std::unique_ptr<AnonymousMemory>(new AnonymousMemory(nullptr, 0));
-  const auto size = static_cast<std::size_t>(size_bytes);
-  void* data = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (data == MAP_FAILED) {
-    return resource_exhausted("cannot allocate " + std::to_string(size_bytes) + " bytes: " + error_text(errno));
-  }
-  (void)::madvise(data, size, MADV_HUGEPAGE);
-  return std::unique_ptr<AnonymousMemory>(new AnonymousMemory(static_cast<std::byte*>(data), size));
-}
-
-AnonymousMemory::~AnonymousMemory() {
-  if (data_ != nullptr) ::munmap(data_, size_bytes_);
-}
-
-std::int64_t available_memory_bytes() {
-  std::ifstream file("/proc/meminfo");
-  std::string key;
-  std::int64_t kibibytes = 0;
-  std::string unit;
-  while (file >> key >> kibibytes && std::getline(file, unit)) {
-    if (key == "MemAvailable:") return kibibytes * 1024;
-  }
-  return 0;
 }
 
 }  // namespace penstock

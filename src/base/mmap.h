@@ -1,4 +1,4 @@
-// Memory that comes from the kernel directly: files mapped for reading, and large zeroed blocks.
+// Files mapped for reading.
 #pragma once
 
 #include <cstddef>
@@ -31,26 +31,5 @@ class MappedFile {
   const std::byte* data_;
   std::size_t size_bytes_;
 };
-
-// Zeroed private memory, in huge pages where the kernel has them, touched by nobody yet.
-class AnonymousMemory {
- public:
-  static Expected<std::unique_ptr<AnonymousMemory>> allocate(std::int64_t size_bytes);
-  ~AnonymousMemory();
-  AnonymousMemory(const AnonymousMemory&) = delete;
-  AnonymousMemory& operator=(const AnonymousMemory&) = delete;
-
-  std::byte* data() const { return data_; }
-  std::int64_t size_bytes() const { return static_cast<std::int64_t>(size_bytes_); }
-
- private:
-  AnonymousMemory(std::byte* data, std::size_t size_bytes) : data_(data), size_bytes_(size_bytes) {}
-
-  std::byte* data_;
-  std::size_t size_bytes_;
-};
-
-// Memory that can be had without swapping, as the kernel estimates it; 0 where it does not say.
-std::int64_t available_memory_bytes();
 
 }  // namespace penstock

@@ -43,15 +43,5 @@ TEST(MappedFile, RefusesWhatIsNoFile) {
   std::filesystem::remove(pipe);
 }
 
-TEST(AnonymousMemory, IsZeroAndWritable) {
-  auto memory = AnonymousMemory::allocate(1 << 20);
-  ASSERT_TRUE(memory.ok());
-  EXPECT_EQ((*memory)->size_bytes(), 1 << 20);
-  EXPECT_EQ((*memory)->data()[12345], std::byte{0});
-  (*memory)->data()[(1 << 20) - 1] = std::byte{7};
-  EXPECT_EQ(AnonymousMemory::allocate(INT64_MAX / 2).status().code(), StatusCode::kResourceExhausted);
-  EXPECT_GT(available_memory_bytes(), 0);
-}
-
 }  // namespace
 }  // namespace penstock

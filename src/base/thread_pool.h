@@ -10,7 +10,8 @@ namespace penstock {
 class ThreadPool {
  public:
   // `threads` >= 1, the caller of run() included; 0: one per physical core this process may run on.
-  // Threads are pinned when there are no more of them than cores.
+  // Threads are pinned, one a core, where there are more than two and no more than cores. On two cores the caller, its
+  // one helper and the server's thread share what there is: the system places them.
   explicit ThreadPool(int threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;

@@ -9,10 +9,10 @@
 #include <fstream>
 #include <random>
 
+#include "base/system_memory.h"
 #include "cache/cache_store.h"
 #include "cache/memory_plan.h"
 #include "cache/slot_pool.h"
-#include "cache/system_memory.h"
 
 namespace penstock {
 namespace {

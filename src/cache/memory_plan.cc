@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <limits>
 
-#include "cache/system_memory.h"
+#include "base/system_memory.h"
 
 namespace penstock {
 namespace {

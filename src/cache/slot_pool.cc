@@ -11,7 +11,7 @@
 #include <utility>
 
 #include "base/check.h"
-#include "cache/system_memory.h"
+#include "base/system_memory.h"
 
 namespace penstock {
 

@@ -64,8 +64,8 @@ class LoadedCheckpoint final : public Checkpoint {
   std::filesystem::path dir_;
   ModelConfig config_;
   GenerationConfig generation_config_;
-  TensorIndex index_;                        // owns the mappings,
-  std::unique_ptr<AnonymousMemory> memory_;  // or this the random weights, that the views point into
+  TensorIndex index_;     // owns the mappings,
+  AlignedBuffer memory_;  // or this the random weights, that the views point into
   HostWeights weights_;
   std::vector<TensorInfo> tensors_;
 };

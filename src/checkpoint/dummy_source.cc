@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/system_memory.h"
 #include "base/thread_pool.h"
 
 namespace penstock {
@@ -78,10 +79,6 @@ float random_value(VectorKind kind, std::uint64_t key, std::uint64_t i) {
   return 0.0F;
 }
 
-std::string gibibytes(std::int64_t bytes) {
-  return std::to_string(bytes >> 30) + "." + std::to_string((bytes >> 20) % 1024 * 10 / 1024) + " GiB";
-}
-
 }  // namespace
 
 std::uint64_t DummySource::key_of(const std::string& name) const {
@@ -92,7 +89,7 @@ std::uint64_t DummySource::key_of(const std::string& name) const {
 
 void DummySource::record(const std::string& name, DType dtype, std::span<const std::int64_t> shape,
                          std::int64_t size_bytes) {
-  if (memory_ == nullptr) return;  // only measuring
+  if (memory_.data() == nullptr) return;  // only measuring
   const bool plain = name.starts_with("mtp.") || name.starts_with("lm_head.");
   tensors_.push_back({plain ? name : "model." + name, dtype, {shape.begin(), shape.end()}, size_bytes, kNoFile, false});
 }
@@ -109,11 +106,11 @@ MatrixView DummySource::matrix(const std::string& name, std::int64_t rows, std::
         resource_exhausted("random weights of this configuration need more memory than any machine has"));
     return {};
   }
-  if (memory_ == nullptr) return {DType::kBF16, rows, cols, {{nullptr, rows}}};
-  CHECK(size_bytes_ <= memory_->size_bytes());
+  if (memory_.data() == nullptr) return {DType::kBF16, rows, cols, {{nullptr, rows}}};
+  CHECK(size_bytes_ <= static_cast<std::int64_t>(memory_.bytes()));
   record(name, DType::kBF16, std::array{rows, cols}, bytes);
   matrices_.push_back({offset, elements, key_of(name), std::sqrt(3.0F / static_cast<float>(cols))});
-  return {DType::kBF16, rows, cols, {{memory_->data() + offset, rows}}};
+  return {DType::kBF16, rows, cols, {{memory_.data() + offset, rows}}};
 }
 
 std::vector<MatrixView> DummySource::matrices(const std::string& /*name*/, std::int64_t /*count*/,
@@ -134,12 +131,14 @@ std::vector<float> DummySource::vector(const std::string& name, std::span<const 
 }
 
 Status DummySource::allocate() {
-  const std::int64_t available = available_memory_bytes();
-  if (available > 0 && size_bytes_ > available) {
-    return resource_exhausted("random weights of this configuration need " + gibibytes(size_bytes_) + " of memory, " +
-                              gibibytes(available) + " are available");
+  const std::string need = "random weights of this configuration need " + format_bytes(size_bytes_) + " of memory";
+  const auto available = available_memory_bytes();
+  if (available.ok() && size_bytes_ > *available) {
+    return resource_exhausted(need + ", " + format_bytes(*available) + " are available");
   }
-  PENSTOCK_ASSIGN_OR_RETURN(memory_, AnonymousMemory::allocate(size_bytes_));
+  memory_ = AlignedBuffer(static_cast<std::size_t>(size_bytes_));
+  if (memory_.data() == nullptr && size_bytes_ > 0)
+    return resource_exhausted(need + ", which the system does not give");
   size_bytes_ = 0;
   return {};
 }
@@ -166,7 +165,7 @@ void DummySource::fill() {
   ThreadPool pool(0);
   pool.parallel_for(static_cast<std::int64_t>(tasks.size()), [&](std::int64_t i, int /*thread*/) {
     const Task& task = tasks[static_cast<std::size_t>(i)];
-    auto* out = reinterpret_cast<bf16_t*>(memory_->data() + task.matrix->offset_bytes) + task.begin;
+    auto* out = reinterpret_cast<bf16_t*>(memory_.data() + task.matrix->offset_bytes) + task.begin;
     fill_chunk(*task.table, task.matrix->key, task.begin, std::min(kChunk, task.matrix->elements - task.begin), out);
   });
 }

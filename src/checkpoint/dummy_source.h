@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "base/mmap.h"
+#include "base/aligned.h"
 #include "checkpoint/weight_source.h"
 
 namespace penstock {
@@ -32,7 +32,7 @@ class DummySource final : public WeightSource {
   void fill();
 
   std::vector<TensorInfo> take_tensors() { return std::move(tensors_); }
-  std::unique_ptr<AnonymousMemory> take_memory() { return std::move(memory_); }
+  AlignedBuffer take_memory() { return std::move(memory_); }
 
  private:
   struct Matrix {
@@ -48,7 +48,7 @@ class DummySource final : public WeightSource {
   const ModelConfig& config_;
   std::uint64_t seed_;
   std::int64_t size_bytes_ = 0;
-  std::unique_ptr<AnonymousMemory> memory_;
+  AlignedBuffer memory_;
   std::vector<Matrix> matrices_;
   std::vector<TensorInfo> tensors_;
 };

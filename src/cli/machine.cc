@@ -11,7 +11,7 @@
 #include <string_view>
 #include <system_error>
 
-#include "cache/system_memory.h"
+#include "base/system_memory.h"
 
 namespace penstock::cli {
 namespace {

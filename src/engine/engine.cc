@@ -12,8 +12,8 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/system_memory.h"
 #include "cache/cache_store.h"
-#include "cache/system_memory.h"
 #include "engine/engine_core.h"
 #include "engine/engine_impl.h"
 #include "engine/engine_setup.h"

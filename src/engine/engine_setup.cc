@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "cache/system_memory.h"
+#include "base/system_memory.h"
 
 namespace penstock {
 namespace {

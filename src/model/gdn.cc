@@ -161,6 +161,22 @@ struct HeadRows {  // pointers of one value head's rows in the step's buffers
     output = step.mixed.data() + row * ld_output + value_head * c.linear_value_head_dim;
     z = step.projection.data() + row * step.projection_width + c.conv_channels() + value_head * c.linear_value_head_dim;
   }
+  void describe(const Step& step, int rows, float* scratch, GdnRows& task) const {
+    task.state_dtype = step.layout.state_dtype;
+    task.dk = step.config.linear_key_head_dim;
+    task.dv = step.config.linear_value_head_dim;
+    task.rows = rows;
+    task.q = q;
+    task.k = k;
+    task.v = v;
+    task.ld_q = task.ld_k = task.ld_v = ld;
+    task.g = g;
+    task.beta = beta;
+    task.ld_gate = ld_gate;
+    task.output = output;
+    task.ld_output = ld_output;
+    task.scratch = scratch;
+  }
   const float *q, *k, *v, *g, *beta, *z;
   float* output;
   std::int64_t ld, ld_gate, ld_output;
@@ -200,27 +216,14 @@ void window_heads(Step& step, std::int64_t layer, std::size_t index, std::int64_
         return base == nullptr ? nullptr : base + head * static_cast<std::int64_t>(layout.state_head_bytes);
       };
       GdnWindowTask task{};
-      task.state_dtype = layout.state_dtype;
-      task.dk = c.linear_key_head_dim;
-      task.dv = c.linear_value_head_dim;
+      at.describe(step, rows, scratch, task);
       task.state = of_head(base_slot);
       task.keys = keys;
       task.d = window + layout.window_d_offset + head * d_bytes;
       task.gate_sum = reinterpret_cast<float*>(window + layout.window_g_offset) + head * kBlockTokens;
       task.fold_to = of_head(fold_slot);
       task.row0 = row0;
-      task.rows = rows;
       task.same_keys = i > 0;
-      task.q = at.q;
-      task.k = at.k;
-      task.v = at.v;
-      task.ld_q = task.ld_k = task.ld_v = at.ld;
-      task.g = at.g;
-      task.beta = at.beta;
-      task.ld_gate = at.ld_gate;
-      task.output = at.output;
-      task.ld_output = at.ld_output;
-      task.scratch = scratch;
       step.kernels.gdn_window(task);
     }
     if (fold_slot != 0) base_slot = fold_slot;
@@ -234,23 +237,10 @@ void recurrent_head(Step& step, std::int64_t layer, std::size_t index, std::int6
   const std::int64_t offset = head * static_cast<std::int64_t>(step.layout.state_head_bytes);
   const HeadRows at(step, step.first_row[index], head / (c.linear_num_value_heads / c.linear_num_key_heads), head);
   GdnRecurrentTask task{};
-  task.state_dtype = step.layout.state_dtype;
-  task.dk = c.linear_key_head_dim;
-  task.dv = c.linear_value_head_dim;
+  at.describe(step, static_cast<int>(memory.slice.tokens.size()), scratch, task);
   const std::byte* state = memory.state(memory.slice.state);
   task.state = state == nullptr ? nullptr : state + offset;
   task.state_out = memory.state(memory.slice.fold_to[0]) + offset;
-  task.rows = static_cast<int>(memory.slice.tokens.size());
-  task.q = at.q;
-  task.k = at.k;
-  task.v = at.v;
-  task.ld_q = task.ld_k = task.ld_v = at.ld;
-  task.g = at.g;
-  task.beta = at.beta;
-  task.ld_gate = at.ld_gate;
-  task.output = at.output;
-  task.ld_output = at.ld_output;
-  task.scratch = scratch;
   step.kernels.gdn_recurrent(task);
 }
 

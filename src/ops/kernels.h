@@ -48,17 +48,11 @@ struct ConvTask {
   bool round_bf16;  // round the result to bf16 (keys beside a bf16 window)
 };
 
-// Rows [row0, row0 + rows) of one block of one value head, window form (numerics.md 3).
-struct GdnWindowTask {
+// Rows of one value head: what both forms of Gated DeltaNet read and write.
+struct GdnRows {
   StateDType state_dtype;
-  int dk, dv;              // multiples of 16
-  const std::byte* state;  // base snapshot of this head, null: zero
-  std::byte* keys;         // window: [dk][64], rows < row0 + rows are there
-  std::byte* d;            // window: [64][dv]
-  float* gate_sum;         // window: G [64]
-  std::byte* fold_to;      // null, or where S1 goes (may be `state`); rows end at 64
-  int row0, rows;
-  bool same_keys;  // the call before had these keys, k and q: their products are still in scratch
+  int dk, dv;  // multiples of 16
+  int rows;
   const float* q;  // [rows, ld_q], normalised and scaled
   const float* k;  // [rows, ld_k], normalised
   const float* v;  // [rows, ld_v]
@@ -71,23 +65,21 @@ struct GdnWindowTask {
   float* scratch;  // gdn_scratch_floats(dk, dv)
 };
 
+// Rows [row0, row0 + rows) of one block, window form (numerics.md 3).
+struct GdnWindowTask : GdnRows {
+  const std::byte* state;  // base snapshot of this head, null: zero
+  std::byte* keys;         // window: [dk][64], rows < row0 + rows are there
+  std::byte* d;            // window: [64][dv]
+  float* gate_sum;         // window: G [64]
+  std::byte* fold_to;      // null, or where S1 goes (may be `state`); rows end at 64
+  int row0;
+  bool same_keys;  // the call before had these keys, k and q: their products are still in scratch
+};
+
 // The same rows in recurrent form: the state after the last row goes to state_out (may be `state`).
-struct GdnRecurrentTask {
-  StateDType state_dtype;
-  int dk, dv;
+struct GdnRecurrentTask : GdnRows {
   const std::byte* state;  // null: zero
   std::byte* state_out;
-  int rows;
-  const float* q;
-  const float* k;
-  const float* v;
-  std::int64_t ld_q, ld_k, ld_v;
-  const float* g;
-  const float* beta;
-  std::int64_t ld_gate;
-  float* output;
-  std::int64_t ld_output;
-  float* scratch;
 };
 
 // y = w · x·rsqrt(mean x² + eps) · act(z), one head.
@@ -143,7 +135,6 @@ struct KernelTable {
   void (*silu_mul_tile)(const float* tile, int rows, std::int64_t ld_tile, float* y, std::int64_t ld_y, int columns);
   void (*add)(float* y, const float* x, int n);                  // y += x
   void (*add_scaled)(float* y, const float* x, float a, int n);  // y += a·x
-  void (*silu_mul)(const float* gate, const float* up, float* y, int n);
 
   void (*conv)(const ConvTask& task);
   void (*gdn_window)(const GdnWindowTask& task);

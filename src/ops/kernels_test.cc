@@ -246,6 +246,26 @@ std::size_t state_bytes(StateDType dtype) {
   return dtype == StateDType::kF32 ? n * 4 : dtype == StateDType::kBF16 ? n * 2 : n + GdnData::kDv * 4;
 }
 
+// Rows [row, row + rows) of the data as both forms take them; `k` are its keys, or those rounded.
+void describe(const GdnData& data, const std::vector<float>& k, StateDType dtype, int row, int rows,
+              std::vector<float>& out, std::vector<float>& scratch, GdnRows& task) {
+  task.state_dtype = dtype;
+  task.dk = GdnData::kDk;
+  task.dv = GdnData::kDv;
+  task.rows = rows;
+  task.q = data.q.data() + row * GdnData::kDk;
+  task.k = k.data() + row * GdnData::kDk;
+  task.v = data.v.data() + row * GdnData::kDv;
+  task.ld_q = task.ld_k = GdnData::kDk;
+  task.ld_v = GdnData::kDv;
+  task.g = data.g.data() + row;
+  task.beta = data.beta.data() + row;
+  task.ld_gate = 1;
+  task.output = out.data() + row * GdnData::kDv;
+  task.ld_output = GdnData::kDv;
+  task.scratch = scratch.data();
+}
+
 // `step` rows a call, folding in place at every 64th row.
 std::vector<float> run_window(const KernelTable& table, const GdnData& data, StateDType dtype, int step) {
   constexpr int kDk = GdnData::kDk;
@@ -276,27 +296,13 @@ std::vector<float> run_window(const KernelTable& table, const GdnData& data, Sta
       }
     }
     GdnWindowTask task{};
-    task.state_dtype = dtype;
-    task.dk = kDk;
-    task.dv = kDv;
+    describe(data, k, dtype, row, rows, out, scratch, task);
     task.state = folded ? state.data() : nullptr;
     task.keys = keys.data();
     task.d = d.data();
     task.gate_sum = gate_sum.data();
     task.fold_to = row0 + rows == 64 ? state.data() : nullptr;
     task.row0 = row0;
-    task.rows = rows;
-    task.q = data.q.data() + row * kDk;
-    task.k = k.data() + row * kDk;
-    task.v = data.v.data() + row * kDv;
-    task.ld_q = task.ld_k = kDk;
-    task.ld_v = kDv;
-    task.g = data.g.data() + row;
-    task.beta = data.beta.data() + row;
-    task.ld_gate = 1;
-    task.output = out.data() + row * kDv;
-    task.ld_output = kDv;
-    task.scratch = scratch.data();
     table.gdn_window(task);
     folded = folded || task.fold_to != nullptr;
     row += rows;
@@ -312,23 +318,9 @@ std::vector<float> run_recurrent(const KernelTable& table, const GdnData& data, 
   std::vector<float> out(GdnData::kRows * kDv);
   for (int row = 0; row < GdnData::kRows; row += step) {
     GdnRecurrentTask task{};
-    task.state_dtype = dtype;
-    task.dk = kDk;
-    task.dv = kDv;
+    describe(data, data.k, dtype, row, std::min(step, GdnData::kRows - row), out, scratch, task);
     task.state = row == 0 ? nullptr : state.data();
     task.state_out = state.data();
-    task.rows = std::min(step, GdnData::kRows - row);
-    task.q = data.q.data() + row * kDk;
-    task.k = data.k.data() + row * kDk;
-    task.v = data.v.data() + row * kDv;
-    task.ld_q = task.ld_k = kDk;
-    task.ld_v = kDv;
-    task.g = data.g.data() + row;
-    task.beta = data.beta.data() + row;
-    task.ld_gate = 1;
-    task.output = out.data() + row * kDv;
-    task.ld_output = kDv;
-    task.scratch = scratch.data();
     table.gdn_recurrent(task);
   }
   return out;

@@ -8,8 +8,15 @@
 namespace penstock {
 namespace {
 
+std::int64_t divide_up(std::int64_t a, std::int64_t b) {
+  return (a + b - 1) / b;
+}
+
 // Rows of x that stay in the second-level cache while panels pass by.
-constexpr std::int64_t kInputBlockBytes = 384 << 10;
+std::int64_t block_rows(const LinearJob& job) {
+  constexpr std::int64_t kInputBlockBytes = 384 << 10;
+  return std::max<std::int64_t>(kInputBlockBytes / (job.weights->k * 4), 48);
+}
 
 struct RowSource {
   const std::byte* data;
@@ -129,7 +136,7 @@ void LinearRunner::round_inputs(std::span<const LinearJob> jobs) {
   }
   for (std::size_t j = 0; j < jobs.size(); ++j) {
     constexpr std::int64_t kRows = 8;
-    pool_->parallel_for((jobs[j].rows + kRows - 1) / kRows, [&](std::int64_t task, int) {
+    pool_->parallel_for(divide_up(jobs[j].rows, kRows), [&](std::int64_t task, int) {
       const std::int64_t last = std::min<std::int64_t>(jobs[j].rows, (task + 1) * kRows);
       for (std::int64_t row = task * kRows; row < last; ++row) round_row(j, row);
     });
@@ -140,7 +147,7 @@ void LinearRunner::run_tile(const LinearJob& job, std::int64_t input_offset, std
                             int rows) const {
   const PackedMatrix& w = *job.weights;
   const bool bf16_input = w.format == WeightFormat::kBF16 && input_ != LinearInput::kF32;
-  alignas(64) float tile[kMaxTileRows * kPanel + 4 * kPanel];
+  alignas(64) float tile[kMaxTileRows * kPanel];  // or 4 rows of 2 panels
   LinearTile t;
   for (int r = 0; r < rows; ++r) {
     if (bf16_input) {
@@ -191,23 +198,22 @@ void LinearRunner::run(std::span<const LinearJob> jobs) {
   std::int64_t tasks = 0;
   for (const LinearJob& job : jobs) {
     first_task_.push_back(tasks);
-    const std::int64_t block = std::max<std::int64_t>(kInputBlockBytes / (job.weights->k * 4), 48);
-    tasks += (job.rows + block - 1) / block * ((job.weights->panels() + kPanelsPerTask - 1) / kPanelsPerTask);
+    tasks += divide_up(job.rows, block_rows(job)) * divide_up(job.weights->panels(), kPanelsPerTask);
   }
   pool_->parallel_for(tasks, [&](std::int64_t task, int) {
     const auto next = std::upper_bound(first_task_.begin(), first_task_.end(), task);
     const auto j = static_cast<std::size_t>(next - first_task_.begin() - 1);
     const LinearJob& job = jobs[j];
-    const std::int64_t block = std::max<std::int64_t>(kInputBlockBytes / (job.weights->k * 4), 48);
-    const std::int64_t groups = (job.weights->panels() + kPanelsPerTask - 1) / kPanelsPerTask;
+    const std::int64_t block = block_rows(job);
+    const std::int64_t groups = divide_up(job.weights->panels(), kPanelsPerTask);
     const std::int64_t local = task - first_task_[j];
     const std::int64_t first_row = local / groups * block;
     const std::int64_t last_row = std::min<std::int64_t>(job.rows, first_row + block);
     const std::int64_t first_panel = local % groups * kPanelsPerTask;
     const std::int64_t last_panel = std::min<std::int64_t>(job.weights->panels(), first_panel + kPanelsPerTask);
     // Tiles of even height: 8 rows as 4 + 4 rather than 6 + 2, which would leave the second nearly idle.
-    const std::int64_t tiles = (last_row - first_row + kernels_->tile_rows - 1) / kernels_->tile_rows;
-    const std::int64_t tile_rows = (last_row - first_row + tiles - 1) / tiles;
+    const std::int64_t tile_rows =
+        divide_up(last_row - first_row, divide_up(last_row - first_row, kernels_->tile_rows));
     const int step = last_row - first_row <= 4 && kernels_->tile_rows >= 4 ? 2 : 1;
     for (std::int64_t panel = first_panel; panel < last_panel; panel += step) {
       const auto panels = static_cast<int>(std::min<std::int64_t>(step, last_panel - panel));

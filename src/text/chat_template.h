@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <nlohmann/json.hpp>
@@ -54,6 +55,14 @@ class ChatTemplate {
   virtual Expected<std::vector<RenderedPiece>> render_pieces(const ChatTemplateInput& input,
                                                              const TemplateLimits& limits = {}) const = 0;
 };
+
+// Pieces as one text and, in it, the byte ranges [begin, end) that users wrote: what
+// Tokenizer::encode_with_plain_ranges takes.
+struct JoinedPieces {
+  std::string text;
+  std::vector<std::pair<std::size_t, std::size_t>> user;
+};
+JoinedPieces join(const std::vector<RenderedPiece>& pieces);
 
 class Tokenizer;
 // Renders and tokenises: what the server does with a chat request. Special tokens in `from_user` pieces stay text, and

@@ -40,11 +40,6 @@ void silu_mul_tile(const float* tile, int rows, std::int64_t ld_tile, float* y, 
   }
 }
 
-void silu_mul(const float* gate, const float* up, float* y, int n) {
-  using S = Simd;
-  for (int i = 0; i < n; i += S::kLanes) S::store(y + i, S::mul(silu_lanes(S::load(gate + i)), S::load(up + i)));
-}
-
 void gated_norm(const GatedNormTask& t) {
   using S = Simd;
   for (int r = 0; r < t.rows; ++r) {

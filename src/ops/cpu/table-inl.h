@@ -16,7 +16,6 @@ KernelTable make_table(const char* name, int tile_rows, void (*linear_bf16)(cons
   table.silu_mul_tile = silu_mul_tile;
   table.add = add;
   table.add_scaled = add_scaled;
-  table.silu_mul = silu_mul;
   table.conv = conv;
   table.gdn_window = gdn_window;
   table.gdn_recurrent = gdn_recurrent;

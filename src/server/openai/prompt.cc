@@ -35,22 +35,16 @@ Expected<std::size_t> end_of_last_message(const std::string& rendered, const Jso
 
 Expected<EncodedPrompt> encode_chat_prompt(const ServedModel& model, const ChatInput& chat, SpecialTokens special) {
   PENSTOCK_ASSIGN_OR_RETURN(const auto pieces, model.chat_template->render_pieces(chat.input));
-  EncodedPrompt prompt;
-  std::vector<std::pair<std::size_t, std::size_t>> plain;
-  for (const RenderedPiece& piece : pieces) {
-    const std::size_t begin = prompt.text.size();
-    prompt.text += piece.text;
-    if (piece.from_user && !piece.text.empty()) plain.emplace_back(begin, prompt.text.size());
-  }
+  auto [text, plain] = join(pieces);
   if (chat.continue_final_message) {
-    PENSTOCK_ASSIGN_OR_RETURN(const std::size_t end, end_of_last_message(prompt.text, chat.input.messages.back()));
-    prompt.text.resize(end);
+    PENSTOCK_ASSIGN_OR_RETURN(const std::size_t end, end_of_last_message(text, chat.input.messages.back()));
+    text.resize(end);
     std::erase_if(plain, [end](const auto& range) { return range.first >= end; });
     if (!plain.empty()) plain.back().second = std::min(plain.back().second, end);
   }
   if (special == SpecialTokens::kParse) plain.clear();
-  PENSTOCK_ASSIGN_OR_RETURN(prompt.ids, model.tokenizer->encode_with_plain_ranges(prompt.text, plain));
-  return prompt;
+  PENSTOCK_ASSIGN_OR_RETURN(auto ids, model.tokenizer->encode_with_plain_ranges(text, plain));
+  return EncodedPrompt{std::move(text), std::move(ids)};
 }
 
 Expected<EncodedPrompt> encode_text_prompt(const ServedModel& model, const PromptInput& input, SpecialTokens special) {

@@ -1,5 +1,5 @@
-// AVX2 + FMA. Without bf16 instructions a weight becomes fp32 by a shift or a mask: pairs of k lie side by side in 32
-// bits, so neither needs a shuffle, and the FMA units stay the bound (6 rows × 16 columns: 12 accumulators).
+// AVX2 + FMA. Without bf16 instructions a weight becomes fp32 by shifts: pairs of k lie side by side in 32 bits, so
+// none needs a shuffle, and the FMA units stay the bound (6 rows × 16 columns: 12 accumulators).
 #include "ops/cpu/avx2/simd.h"
 
 #include "ops/cpu/kernels-inl.h"
@@ -7,11 +7,12 @@
 namespace penstock {
 namespace {
 
-inline __m256 even_k(const std::byte* w) {  // eight columns' weights of k, the low halves
+// Eight columns' weights of an even k (the low halves), and of the k after it (the high halves; two shifts, since a
+// mask would take a register).
+inline __m256 even_k(const std::byte* w) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(w)), 16));
 }
-inline __m256 odd_k(
-    const std::byte* w) {  // and of k + 1, the high halves; two shifts, since a mask would take a register
+inline __m256 odd_k(const std::byte* w) {
   const __m256i raw = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(w));
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_srli_epi32(raw, 16), 16));
 }

@@ -1,4 +1,4 @@
-#include "cache/system_memory.h"
+#include "base/system_memory.h"
 
 #include <fmt/format.h>
 
