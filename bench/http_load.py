@@ -9,7 +9,7 @@ been sent. No two prompts share more than a few tokens, so a prefix cache cannot
 end-of-sequence is ignored, answers are streamed. Prints one line for people and one JSON object.
 
     output tok/s   output tokens of the good answers / time from the first request sent to the last answer complete
-    TTFT           request written -> first streamed event with text (seconds; median and max over requests)
+    TTFT           request written -> first streamed event with text (seconds; mean, median and max over requests)
     TPOT           (last event with text - first) / (output tokens - 1) (milliseconds; median over requests)
     gap max        longest wait between two events with text of one answer (milliseconds; max over requests)
 
@@ -297,7 +297,7 @@ async def run(args) -> dict:
 def report(args, good, errors, wall: float, cpu: float) -> dict:
     result = {
         "label": args.label, "clients": args.clients, "requests": args.requests, "errors": len(errors),
-        "output_tok_s": None, "ttft_median_s": None, "ttft_max_s": None, "tpot_median_ms": None, "gap_max_ms": None,
+        "output_tok_s": None, "ttft_mean_s": None, "ttft_median_s": None, "ttft_max_s": None, "tpot_median_ms": None, "gap_max_ms": None,
         "latency_median_s": None, "prompt_tokens_mean": None, "output_tokens": args.output_tokens,
         "cached_tokens": 0, "wall_s": round(wall, 3), "client_cpu_share": round(cpu / wall, 4),
         "prompt_kind": "ids" if args.ids else "words", "model": args.model, "base_url": args.base_url,
@@ -310,7 +310,7 @@ def report(args, good, errors, wall: float, cpu: float) -> dict:
     cached = [(a.usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0 for a in good]
     result.update(
         output_tok_s=round(len(good) * args.output_tokens / span, 2),
-        ttft_median_s=round(statistics.median(ttft), 4), ttft_max_s=round(max(ttft), 4),
+        ttft_mean_s=round(statistics.fmean(ttft), 4), ttft_median_s=round(statistics.median(ttft), 4), ttft_max_s=round(max(ttft), 4),
         tpot_median_ms=round(statistics.median(tpot) * 1e3, 3),
         gap_max_ms=round(max(a.gap for a in good) * 1e3, 1),
         latency_median_s=round(statistics.median(a.ended - a.sent for a in good), 4),

@@ -25,6 +25,7 @@ struct Request {
   bool skip_special_tokens = true;           // leave special tokens out of the text
   std::int32_t logprobs = -1;                // -1: none; N >= 0: the chosen token's and the N best, N <= 20
   std::int32_t priority = 0;                 // higher runs first
+  std::string cache_salt;                    // requests share cached prefixes only with those of the same salt
 
   // Scoring (penstock score): feed `forced` after the prompt instead of sampling, one decode step a token, and
   // report the logits of every position.

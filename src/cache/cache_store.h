@@ -1,4 +1,4 @@
-// The three pools of one engine, made from a memory plan.
+// The memory of one engine, made from a memory plan: an arena that KV pages and states share, and the windows.
 #pragma once
 
 #include <memory>
@@ -19,15 +19,19 @@ class CacheStore {
   SlotPool& kv_pages() { return *kv_pages_; }
   SlotPool& states() { return *states_; }
   SlotPool& windows() { return *windows_; }
+  const SlabArena& arena() const { return *arena_; }
   bool has_windows() const { return layout_.window_bytes > 0; }  // not with the recurrent backend
 
-  // When nothing is in use: keeps `keep_bytes` of each pool and gives the rest back to the system.
+  // Keeps `keep_bytes` of the free memory of each arena and gives the rest of it back to the system.
   void trim(std::size_t keep_bytes);
+  // Every taken slab has an owner.
+  Status check_slabs() const;
 
  private:
   explicit CacheStore(const CacheLayout& layout) : layout_(layout) {}
 
   CacheLayout layout_;
+  std::unique_ptr<SlabArena> arena_, window_arena_;
   std::unique_ptr<SlotPool> kv_pages_, states_, windows_;
 };
 

@@ -45,83 +45,160 @@ LazyMemory::~LazyMemory() {
   if (data_ != nullptr) munmap(data_, bytes_);
 }
 
-void LazyMemory::give_back_from(std::size_t begin_bytes) {
+void LazyMemory::give_back(std::size_t begin_bytes, std::size_t end_bytes) {
   const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
   const std::size_t begin = (begin_bytes + page - 1) / page * page;
-  if (begin < bytes_) (void)madvise(data_ + begin, bytes_ - begin, MADV_DONTNEED);
+  const std::size_t end = std::min(end_bytes, bytes_) / page * page;
+  if (begin < end) (void)madvise(data_ + begin, end - begin, MADV_DONTNEED);
 }
 
-Expected<std::unique_ptr<SlotPool>> SlotPool::create(std::string name, std::int32_t slots, std::size_t slot_bytes) {
-  CHECK(slots >= 0 && slot_bytes % 64 == 0);
-  const auto count = static_cast<std::size_t>(slots) + 1;
-  if (slot_bytes != 0 && count > std::numeric_limits<std::size_t>::max() / 2 / slot_bytes) {
+Expected<std::unique_ptr<SlabArena>> SlabArena::create(const std::string& name, std::int32_t slabs,
+                                                       std::size_t slab_bytes) {
+  CHECK(slabs >= 0 && slab_bytes % 64 == 0);
+  const auto count = static_cast<std::size_t>(slabs) + 1;
+  if (slab_bytes != 0 && count > std::numeric_limits<std::size_t>::max() / 2 / slab_bytes) {
     return resource_exhausted(
-        fmt::format("{} slots of {} bytes for {} are more than this machine can address", slots, slot_bytes, name));
+        fmt::format("{} slabs of {} bytes for {} are more than this machine can address", slabs, slab_bytes, name));
   }
-  PENSTOCK_ASSIGN_OR_RETURN(LazyMemory memory, LazyMemory::map(count * slot_bytes, name));
-  return std::unique_ptr<SlotPool>(new SlotPool(std::move(name), slots, slot_bytes, std::move(memory)));
+  PENSTOCK_ASSIGN_OR_RETURN(LazyMemory memory, LazyMemory::map(count * slab_bytes, name));
+  return std::unique_ptr<SlabArena>(new SlabArena(slabs, slab_bytes, std::move(memory)));
 }
 
-SlotPool::SlotPool(std::string name, std::int32_t slots, std::size_t slot_bytes, LazyMemory memory)
-    : name_(std::move(name)), total_(slots), slot_bytes_(slot_bytes), memory_(std::move(memory)) {
-  references_.assign(static_cast<std::size_t>(slots) + 1, 0);
-  free_.reserve(static_cast<std::size_t>(slots));
-  fill_free_list();
+SlabArena::SlabArena(std::int32_t slabs, std::size_t slab_bytes, LazyMemory memory)
+    : total_(slabs), slab_bytes_(slab_bytes), memory_(std::move(memory)) {
+  taken_.assign(static_cast<std::size_t>(slabs) + 1, false);
+  warm_.assign(static_cast<std::size_t>(slabs) + 1, false);
+  free_.reserve(static_cast<std::size_t>(slabs));
+  for (std::int32_t slab = slabs; slab >= 1; --slab) free_.push_back(slab);
 }
 
-void SlotPool::fill_free_list() {
-  free_.clear();
-  for (std::int32_t slot = total_; slot >= 1; --slot) free_.push_back(slot);
+std::int32_t SlabArena::take() {
+  if (free_.empty()) return 0;
+  const std::int32_t slab = free_.back();
+  free_.pop_back();
+  taken_[static_cast<std::size_t>(slab)] = warm_[static_cast<std::size_t>(slab)] = true;
+  return slab;
+}
+
+void SlabArena::give_back(std::int32_t slab) {
+  CHECK(slab >= 1 && slab <= total_ && is_taken(slab));
+  taken_[static_cast<std::size_t>(slab)] = false;
+  free_.push_back(slab);
+}
+
+void SlabArena::trim(std::size_t keep_bytes) {
+  // From the top of the stack down: what stays is what is taken next.
+  std::size_t kept = 0;
+  for (auto it = free_.rbegin(); it != free_.rend(); ++it) {
+    const auto slab = static_cast<std::size_t>(*it);
+    if (!warm_[slab]) continue;
+    kept += slab_bytes_;
+    if (kept <= keep_bytes) continue;
+    memory_.give_back(slab * slab_bytes_, (slab + 1) * slab_bytes_);
+    warm_[slab] = false;
+  }
+}
+
+SlotPool::SlotPool(std::string name, SlabArena& arena, std::int32_t per_slab, std::int32_t most)
+    : name_(std::move(name)), arena_(arena), per_slab_(per_slab) {
+  CHECK(per_slab >= 1 && most >= 0);
+  const auto slabs = static_cast<std::size_t>(arena.total()) + 1;
+  total_ = static_cast<std::int32_t>(std::min<std::int64_t>(most, std::int64_t{arena.total()} * per_slab));
+  references_.assign(slabs * static_cast<std::size_t>(per_slab), 0);
+  cached_.assign(references_.size(), false);
+  free_in_.assign(slabs, 0);
+}
+
+std::size_t SlotPool::index(std::int32_t slot) const {
+  CHECK(slot >= per_slab_ && slot < end());
+  return static_cast<std::size_t>(slot);
+}
+
+std::int32_t SlotPool::available() const {
+  std::int64_t free = std::int64_t{arena_.available()} * per_slab_;
+  for (const std::int32_t slab : partial_) free += free_in_[static_cast<std::size_t>(slab)];
+  return static_cast<std::int32_t>(std::min<std::int64_t>(free, total_ - used_));
 }
 
 std::int32_t SlotPool::acquire() {
-  if (free_.empty()) return 0;
-  const std::int32_t slot = free_.back();
-  free_.pop_back();
-  references_[static_cast<std::size_t>(slot)] = 1;
-  highest_ = std::max(highest_, slot);
+  if (used_ >= total_ || (refuse_ && refuse_())) return 0;
+  if (partial_.empty()) {
+    const std::int32_t slab = arena_.take();
+    if (slab == 0) return 0;
+    free_in_[static_cast<std::size_t>(slab)] = per_slab_;
+    ++slabs_;
+    partial_.insert(slab);
+  }
+  std::int32_t slot = *partial_.begin() * per_slab_;
+  while (references_[static_cast<std::size_t>(slot)] != 0) ++slot;
+  references_[index(slot)] = 1;
+  ++used_;
+  if (--free_in_slab(slot) == 0) partial_.erase(partial_.begin());
   return slot;
 }
 
 void SlotPool::retain(std::int32_t slot) {
   CHECK(references(slot) > 0);
-  ++references_[static_cast<std::size_t>(slot)];
+  if (only_cached(slot)) --only_cached_;
+  ++references_[index(slot)];
 }
 
 void SlotPool::release(std::int32_t slot) {
   CHECK(references(slot) > 0);
-  if (--references_[static_cast<std::size_t>(slot)] == 0) free_.push_back(slot);
+  if (--references_[index(slot)] > 0) {
+    if (only_cached(slot)) ++only_cached_;
+    return;
+  }
+  CHECK(!is_cached(slot));
+  --used_;
+  const std::int32_t slab = slot / per_slab_;
+  if (++free_in_slab(slot) < per_slab_) {
+    partial_.insert(slab);
+    return;
+  }
+  partial_.erase(slab);
+  free_in_slab(slot) = 0;
+  --slabs_;
+  arena_.give_back(slab);
+}
+
+void SlotPool::set_cached(std::int32_t slot, bool cached) {
+  CHECK(references(slot) > 0 && is_cached(slot) != cached);
+  if (only_cached(slot)) --only_cached_;
+  cached_[index(slot)] = cached;
+  if (only_cached(slot)) ++only_cached_;
 }
 
 std::int32_t SlotPool::references(std::int32_t slot) const {
-  CHECK(slot >= 1 && slot <= total_);
-  return references_[static_cast<std::size_t>(slot)];
-}
-
-void SlotPool::trim(std::size_t keep_bytes) {
-  if (used() != 0 || (static_cast<std::size_t>(highest_) + 1) * slot_bytes_ <= keep_bytes) return;
-  memory_.give_back_from(keep_bytes);
-  fill_free_list();
-  highest_ = 0;
+  return references_[index(slot)];
 }
 
 Status SlotPool::check(std::span<const std::int32_t> expected) const {
   CHECK(expected.size() == references_.size());
-  std::vector<bool> is_free(references_.size(), false);
-  for (const std::int32_t slot : free_) {
-    if (slot < 1 || slot > total_ || is_free[static_cast<std::size_t>(slot)]) {
-      return internal_error(fmt::format("{}: slot {} is in the free list twice or does not exist", name_, slot));
-    }
-    is_free[static_cast<std::size_t>(slot)] = true;
-  }
-  for (std::size_t slot = 1; slot < references_.size(); ++slot) {
-    if (references_[slot] != expected[slot]) {
+  std::int32_t used = 0, only = 0;
+  std::vector<std::int32_t> used_in(free_in_.size(), 0);
+  for (std::int32_t slot = per_slab_; slot < end(); ++slot) {
+    const auto i = static_cast<std::size_t>(slot);
+    if (references_[i] != expected[i]) {
       return internal_error(fmt::format("{}: slot {} has {} references, its holders are {} ({} of {} slots in use)",
-                                        name_, slot, references_[slot], expected[slot], used(), total_));
+                                        name_, slot, references_[i], expected[i], used_, total_));
     }
-    if (is_free[slot] != (references_[slot] == 0)) {
-      return internal_error(fmt::format("{}: slot {} has {} references but is {}", name_, slot, references_[slot],
-                                        is_free[slot] ? "free" : "not free"));
+    if (references_[i] == 0) continue;
+    ++used;
+    only += only_cached(slot);
+    ++used_in[static_cast<std::size_t>(slot / per_slab_)];
+  }
+  if (used != used_ || only != only_cached_) {
+    return internal_error(fmt::format("{}: {} slots are in use and {} cached alone, the pool counts {} and {}", name_,
+                                      used, only, used_, only_cached_));
+  }
+  for (std::int32_t slab = 1; slab <= arena_.total(); ++slab) {
+    const auto i = static_cast<std::size_t>(slab);
+    const bool partly = used_in[i] > 0 && used_in[i] < per_slab_;
+    if (partly != partial_.contains(slab) || (used_in[i] > 0 && !arena_.is_taken(slab)) ||
+        free_in_[i] != (used_in[i] > 0 ? per_slab_ - used_in[i] : 0)) {
+      return internal_error(fmt::format("{}: slab {} has {} of {} slots in use, the pool counts {} free", name_, slab,
+                                        used_in[i], per_slab_, free_in_[i]));
     }
   }
   return {};

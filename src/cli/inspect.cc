@@ -49,6 +49,9 @@ Expected<MemoryPlan> plan(const Inspection& inspection, const EngineOptions& opt
   limits.model_context = inspection.config().max_position_embeddings;
   limits.context_length = options.context_length;
   limits.max_running_requests = options.max_running_requests;
+  limits.max_states = options.max_states;
+  limits.state_to_kv_ratio = options.state_to_kv_ratio;
+  limits.prefix_cache = options.prefix_cache;
   limits.memory_bytes = options.memory_bytes;
   if (limits.memory_bytes == 0) {
     const std::int64_t free_bytes = read_memory().available_bytes - inspection.weight_bytes;
@@ -127,27 +130,39 @@ Json config_json(const Inspection& inspection) {
   return json;
 }
 
+// What the model needs. A slot of the cache has a few bytes more, so that pages and states fill the same slabs.
+std::int64_t kv_page_bytes(const CacheLayout& layout) {
+  return static_cast<std::int64_t>(layout.kv_layer_bytes) * layout.attention_layers;
+}
+
+std::int64_t state_bytes(const CacheLayout& layout) {
+  return static_cast<std::int64_t>(layout.state_layer_bytes) * layout.gdn_layers;
+}
+
 Json request_json(const CacheLayout& layout) {
   Json json;
   json["block_tokens"] = kBlockTokens;
-  json["kv_bytes_per_token"] = layout.kv_page_bytes / kBlockTokens;
-  json["kv_page_bytes"] = layout.kv_page_bytes;
-  json["state_bytes"] = layout.state_bytes;
+  json["kv_bytes_per_token"] = kv_page_bytes(layout) / kBlockTokens;
+  json["kv_page_bytes"] = kv_page_bytes(layout);
+  json["state_bytes"] = state_bytes(layout);
   json["window_bytes"] = layout.window_bytes;
   json["state_dtype"] = to_string(layout.state_dtype);
   json["kv_dtype"] = to_string(layout.kv_dtype);
   return json;
 }
 
-Json memory_json(const Expected<MemoryPlan>& memory) {
+Json memory_json(const Expected<MemoryPlan>& memory, const CacheLayout& layout) {
   if (!memory.ok()) return {{"error", memory.status().message()}};
   return {{"memory_bytes", memory->memory_bytes},
           {"context_length", memory->context_length},
           {"max_running_requests", memory->max_running_requests},
-          {"kv_pages", memory->kv_pages},
-          {"kv_bytes", memory->kv_bytes},
+          {"slabs", memory->slabs},
+          {"slab_bytes", memory->slab_bytes},
+          {"kv_pages_per_slab", layout.pages_per_slab},
+          {"states_per_slab", layout.states_per_slab},
+          {"arena_bytes", memory->arena_bytes},
+          {"kv_pages", memory->kv_pages},  // the most there can be of each kind: they share the slabs
           {"states", memory->states},
-          {"state_bytes", memory->state_bytes},
           {"windows", memory->windows},
           {"window_bytes", memory->window_bytes}};
 }
@@ -175,7 +190,7 @@ std::string all_as_json(const Inspection& inspection, bool with_tensors) {
   json["tensor_count"] = inspection.checkpoint->tensors().size();
   json["skipped_tensors"] = inspection.skipped_tensors;
   json["request"] = request_json(inspection.layout);
-  json["memory_plan"] = memory_json(inspection.memory);
+  json["memory_plan"] = memory_json(inspection.memory, inspection.layout);
   json["kernels"] = Json::array();
   for (const KernelChoice& choice : inspection.kernels.choices) {
     json["kernels"].push_back({{"phase", choice.phase}, {"kernel", choice.kernel}, {"reason", choice.reason}});
@@ -219,9 +234,8 @@ std::string memory_text(const Inspection& inspection) {
   std::string text = fmt::format(
       "request   {} of keys and values a token ({} a page of {} tokens, {})\n          {} of state ({}), {} of "
       "window\n",
-      human_bytes(static_cast<std::int64_t>(layout.kv_page_bytes) / kBlockTokens),
-      human_bytes(static_cast<std::int64_t>(layout.kv_page_bytes)), kBlockTokens, to_string(layout.kv_dtype),
-      human_bytes(static_cast<std::int64_t>(layout.state_bytes)), to_string(layout.state_dtype),
+      human_bytes(kv_page_bytes(layout) / kBlockTokens), human_bytes(kv_page_bytes(layout)), kBlockTokens,
+      to_string(layout.kv_dtype), human_bytes(state_bytes(layout)), to_string(layout.state_dtype),
       human_bytes(static_cast<std::int64_t>(layout.window_bytes)));
   if (!inspection.memory.ok()) return text + fmt::format("memory    {}\n", inspection.memory.status().message());
   return text + inspection.memory->text + '\n';

@@ -9,6 +9,8 @@
 #include <system_error>
 #include <utility>
 
+#include "ops/cache_layout.h"
+
 namespace penstock::cli {
 namespace {
 
@@ -155,6 +157,14 @@ CLI::Option* add_flag(CLI::App& app, const std::string& names, bool& value, cons
   return app.add_flag(names, value, help)->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
 }
 
+// Not "!--name": what the environment says would then be taken for the opposite.
+CLI::Option* add_flag_off(CLI::App& app, const std::string& names, bool& value, const std::string& help) {
+  return app
+      .add_flag_callback(
+          names, [&value] { value = false; }, help)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
+}
+
 namespace {
 
 void set_optional(std::optional<std::string>& target, const std::string& word) {
@@ -250,8 +260,63 @@ void add_model_options(CLI::App& app, ModelArguments& arguments, SeedOption seed
       ->default_str(log_level);
 }
 
+namespace {
+
+constexpr const char* kEngineGroup = "Engine";
+
+Expected<std::int32_t> parse_track_interval(std::string_view text) {
+  PENSTOCK_ASSIGN_OR_RETURN(const std::int64_t tokens, parse_integer(text, kBlockTokens, kMaxInt32));
+  const std::int64_t below = tokens / kBlockTokens * kBlockTokens;
+  if (below != tokens) {
+    const std::int64_t above = below + kBlockTokens;
+    return invalid_argument(
+        fmt::format("{} is not a multiple of {}: states exist at the ends of blocks only; take {}{}", tokens,
+                    kBlockTokens, below, above <= kMaxInt32 ? fmt::format(" or {}", above) : ""));
+  }
+  return static_cast<std::int32_t>(tokens);
+}
+
+void add_cache_options(CLI::App& app, EngineOptions& options) {
+  add_flag_off(app, "--disable-radix-cache", options.prefix_cache,
+               "keep nothing of a request for others that begin with the same tokens")
+      ->group(kEngineGroup);
+  add_choice(
+      app, "--mamba-scheduler-strategy,--mamba-radix-cache-strategy",
+      [&options](const std::string& word) {
+        options.strategy = word == "no_buffer"      ? SchedulerStrategy::kNoBuffer
+                           : word == "extra_buffer" ? SchedulerStrategy::kExtraBuffer
+                                                    : SchedulerStrategy::kAuto;
+      },
+      {{"auto", ""}, {"no_buffer", ""}, {"extra_buffer", ""}},
+      "how states come into the prefix cache: copied when a prompt or an answer is complete (no_buffer), or given to "
+      "it as they are computed, also on the way (extra_buffer, which auto means)")
+      ->default_str("auto")
+      ->group(kEngineGroup);
+  add_parsed(app, "--mamba-track-interval", "TOKENS",
+             "extra_buffer: the cache gets a state every so many tokens, a multiple of 64",
+             [&options](const std::string& text) -> Status {
+               PENSTOCK_ASSIGN_OR_RETURN(options.track_interval, parse_track_interval(text));
+               return {};
+             })
+      ->default_str(std::to_string(options.track_interval))
+      ->group(kEngineGroup);
+  add_integer(app, "--max-mamba-cache-size", options.max_states, 0, kMaxInt32, "N",
+              "states there may be, of running requests and cached ones together; 0: as many as fit")
+      ->default_str("0")
+      ->group(kEngineGroup);
+  add_real(app, "--mamba-full-memory-ratio", options.state_to_kv_ratio, 0, 1e6, "RATIO",
+           "caps states and KV pages so that their memory is in this ratio; 0: each may take what the other leaves")
+      ->default_str("0")
+      ->group(kEngineGroup);
+  add_flag(app, "--enable-overlap-schedule,!--disable-overlap-schedule", options.overlap,
+           fmt::format("plan the next step while one runs, or do not; left out: {}", options.overlap ? "do" : "do not"))
+      ->group(kEngineGroup);
+}
+
+}  // namespace
+
 void add_engine_options(CLI::App& app, EngineOptions& options, const std::string& batch_alias) {
-  constexpr const char* kGroup = "Engine";
+  constexpr const char* kGroup = kEngineGroup;
   add_integer(app, "--context-length,--max-model-len", options.context_length, 0, kMaxInt32, "TOKENS",
               "prompt and answer together; 0: the model's own, as far as memory allows")
       ->default_str("0")
@@ -284,6 +349,7 @@ void add_engine_options(CLI::App& app, EngineOptions& options, const std::string
                return {};
              })
       ->group(kGroup);
+  add_cache_options(app, options);
   add_flag(app, "--debug-invariants", options.debug_invariants, "check the cache's accounts after every step (slow)")
       ->group(kGroup);
 }

@@ -63,7 +63,10 @@ struct Choice {
 };
 CLI::Option* add_choice(CLI::App& app, const std::string& names, std::function<void(const std::string&)> set,
                         std::vector<Choice> words, const std::string& help);
+// "--on,!--off": --off sets the opposite, and the last of both counts.
 CLI::Option* add_flag(CLI::App& app, const std::string& names, bool& value, const std::string& help);
+// Sets `value` to false.
+CLI::Option* add_flag_off(CLI::App& app, const std::string& names, bool& value, const std::string& help);
 
 // Which model, how its weights are read, and which kernels run it.
 struct ModelArguments {

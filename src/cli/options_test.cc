@@ -104,6 +104,70 @@ TEST(Options, ModelOptionsFillTheKernelRequest) {
   EXPECT_FALSE(arguments.use_generation_config);
 }
 
+EngineOptions parse_engine(const std::string& line) {
+  CLI::App app;
+  EngineOptions options;
+  add_engine_options(app, options);
+  app.parse(line);
+  return options;
+}
+
+TEST(Options, CacheOptionsFillTheEngineOptions) {
+  const EngineOptions ours = parse_engine("");
+  EXPECT_TRUE(ours.prefix_cache);
+  EXPECT_EQ(ours.strategy, SchedulerStrategy::kAuto);
+  EXPECT_EQ(ours.track_interval, EngineOptions::kDefaultTrackInterval);
+  EXPECT_EQ(ours.max_states, 0);
+  EXPECT_EQ(ours.state_to_kv_ratio, 0);
+  EXPECT_EQ(ours.overlap, EngineOptions::kDefaultOverlap);
+  const EngineOptions all = parse_engine(
+      "--disable-radix-cache --mamba-scheduler-strategy no_buffer --mamba-track-interval 256 --max-mamba-cache-size 40 "
+      "--mamba-full-memory-ratio 0.9 --enable-overlap-schedule");
+  EXPECT_FALSE(all.prefix_cache);
+  EXPECT_EQ(all.strategy, SchedulerStrategy::kNoBuffer);
+  EXPECT_EQ(all.track_interval, 256);
+  EXPECT_EQ(all.max_states, 40);
+  EXPECT_DOUBLE_EQ(all.state_to_kv_ratio, 0.9);
+  EXPECT_TRUE(all.overlap);
+  EXPECT_EQ(parse_engine("--mamba-radix-cache-strategy extra_buffer").strategy, SchedulerStrategy::kExtraBuffer);
+  EXPECT_EQ(parse_engine("--mamba-radix-cache-strategy no_buffer --mamba-scheduler-strategy auto").strategy,
+            SchedulerStrategy::kAuto);
+  EXPECT_TRUE(parse_engine("--disable-radix-cache=false").prefix_cache);
+}
+
+TEST(Options, OfTwoOppositesTheLastCounts) {
+  EXPECT_FALSE(parse_engine("--enable-overlap-schedule --disable-overlap-schedule").overlap);
+  EXPECT_TRUE(parse_engine("--disable-overlap-schedule --enable-overlap-schedule").overlap);
+  EXPECT_TRUE(parse_engine("--disable-overlap-schedule=false").overlap);
+}
+
+TEST(Options, WrongCacheOptionsSayWhatIsAllowed) {
+  const struct {
+    const char *line, *words;
+  } table[] = {
+      {"--mamba-track-interval 100",
+       "--mamba-track-interval: 100 is not a multiple of 64: states exist at the ends of blocks only; take 64 or 128"},
+      {"--mamba-track-interval 2147483647", "take 2147483584"},
+      {"--mamba-track-interval 0", "0 is out of range: a whole number from 64 to"},
+      {"--mamba-track-interval -64", "out of range"},
+      {"--mamba-track-interval 64.5", "not a whole number"},
+      {"--mamba-scheduler-strategy lazy",
+       "--mamba-scheduler-strategy: 'lazy' is not one of auto, no_buffer, extra_buffer"},
+      {"--max-mamba-cache-size -1", "--max-mamba-cache-size: -1 is out of range"},
+      {"--max-mamba-cache-size many", "not a whole number"},
+      {"--mamba-full-memory-ratio -0.5", "--mamba-full-memory-ratio: -0.5 is out of range: a number from 0 to"},
+      {"--mamba-full-memory-ratio nan", "not a number"},
+  };
+  for (const auto& row : table) {
+    try {
+      parse_engine(row.line);
+      FAIL() << row.line << " was accepted";
+    } catch (const CLI::ParseError& error) {
+      EXPECT_NE(std::string(error.what()).find(row.words), std::string::npos) << row.line << ": " << error.what();
+    }
+  }
+}
+
 TEST(ResolveSampling, FixedOverModelOverOurs) {
   GenerationConfig model;
   model.temperature = 0.6F;

@@ -122,7 +122,10 @@ Status apply_config(const Program& program, const Command& command, const std::v
     if (!entry.section.empty() && entry.section != command.app->get_name()) continue;
     const CLI::Option* option = find_option(*command.app, entry.key);
     if (option == nullptr || entry.values.empty()) continue;
-    setenv(environment_name(*option).c_str(), fmt::format("{}", fmt::join(entry.values, ",")).c_str(), /*replace=*/0);
+    std::string value = fmt::format("{}", fmt::join(entry.values, ","));
+    // The variable has the option's first name; "disable-x = true" of "--enable-x,!--disable-x" is its opposite.
+    if (option->check_fname(entry.key)) value = option->get_flag_value(entry.key, value);
+    setenv(environment_name(*option).c_str(), value.c_str(), /*replace=*/0);
   }
   return {};
 }

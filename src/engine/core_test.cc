@@ -9,16 +9,42 @@ namespace {
 
 using ::testing::HasSubstr;
 
-class Backends : public ::testing::TestWithParam<GdnBackend> {
+struct Mode {
+  GdnBackend backend;
+  bool prefix_cache;
+  SchedulerStrategy strategy;
+  bool overlap;
+};
+
+std::vector<Mode> all_modes() {
+  std::vector<Mode> modes;
+  for (const GdnBackend backend : {GdnBackend::kWindow, GdnBackend::kRecurrent}) {
+    for (const bool overlap : {false, true}) {
+      modes.push_back({backend, false, SchedulerStrategy::kAuto, overlap});
+      modes.push_back({backend, true, SchedulerStrategy::kNoBuffer, overlap});
+      modes.push_back({backend, true, SchedulerStrategy::kExtraBuffer, overlap});
+    }
+  }
+  return modes;
+}
+
+class Backends : public ::testing::TestWithParam<Mode> {
  protected:
   CoreHarness::Options options() const {
     CoreHarness::Options result;
-    result.model.backend = GetParam();
+    result.model.backend = GetParam().backend;
+    result.prefix_cache = GetParam().prefix_cache;
+    result.strategy = GetParam().strategy;
+    result.overlap = GetParam().overlap;
+    result.track_interval = 128;
     return result;
   }
 };
-INSTANTIATE_TEST_SUITE_P(Core, Backends, ::testing::Values(GdnBackend::kWindow, GdnBackend::kRecurrent),
-                         [](const auto& info) { return info.param == GdnBackend::kWindow ? "window" : "recurrent"; });
+INSTANTIATE_TEST_SUITE_P(Core, Backends, ::testing::ValuesIn(all_modes()), [](const auto& info) {
+  return std::string(to_string(info.param.backend)) + "_" +
+         (info.param.prefix_cache ? to_string(info.param.strategy) : "cache_off") +
+         (info.param.overlap ? "_overlap" : "");
+});
 
 TEST_P(Backends, AnswersAreTheModels) {
   for (const std::int32_t chunk : {1, 7, 64, 128, 1000, -1}) {
@@ -88,7 +114,8 @@ TEST_P(Backends, PromptsAndDecodeShareSteps) {
   harness.add(greedy_request(some_tokens(70, 3), 5));
   for (int i = 0; i < 5; ++i) harness.step();
   // The stream got a token in every step, whatever the prompts did.
-  EXPECT_EQ(harness.answers[stream].tokens.size(), 6U);
+  // (One step late with overlap.)
+  EXPECT_EQ(harness.answers[stream].tokens.size(), o.overlap ? 5U : 6U);
   harness.run();
   EXPECT_GT(harness.log.mixed_steps, 9);
   EXPECT_GT(harness.log.many_prompts_steps, 0);
@@ -108,7 +135,7 @@ TEST_P(Backends, PreemptedAnswersAreUnchanged) {
     expected[id] = expected_greedy(o.model, tokens, length);
   }
   harness.run();
-  EXPECT_GT(harness.core->scheduler().preempted(), 0);
+  EXPECT_GT(harness.core->scheduler().counters().preempted, 0);
   for (const auto& [id, tokens] : expected) EXPECT_EQ(harness.answers[id].tokens, tokens);
 }
 
@@ -158,7 +185,7 @@ TEST(Core, ScoringSurvivesPreemption) {
   request.return_logits = true;
   const RequestId id = harness.add(std::move(request));
   harness.run();
-  EXPECT_EQ(harness.core->scheduler().preempted(), 1);
+  EXPECT_EQ(harness.core->scheduler().counters().preempted, 1);
   EXPECT_TRUE(harness.answers[id].ascending);
   EXPECT_EQ(harness.answers[id].logits.size(), 2100U);
 }
@@ -369,7 +396,7 @@ TEST(Core, ALongPromptIsNotStarvedByShortOnes) {
   o.running = 8;
   o.pages = 64;
   CoreHarness harness(o);
-  harness.add(greedy_request(some_tokens(100, 1), 4));
+  harness.add(greedy_request(some_tokens(200, 1), 4));
   harness.step();
   const RequestId longest = harness.add(greedy_request(some_tokens(4000, 2), 3));
   int steps = 0;
@@ -444,7 +471,7 @@ TEST_P(Backends, RandomOperationsStayExact) {
     if (HasFailure()) break;
   }
   harness.run();
-  EXPECT_GT(harness.core->scheduler().preempted(), 0);
+  EXPECT_GT(harness.core->scheduler().counters().preempted, 0);
   int finished = 0;
   for (const auto& [id, request] : asked) {
     const Answer& answer = harness.answers[id];

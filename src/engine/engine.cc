@@ -38,6 +38,7 @@ class EngineImpl final : public Engine {
   Expected<RequestId> submit(Request request, const std::function<void(RequestId)>& on_accept) override;
   void cancel(RequestId id) override;
   void drain(double seconds) override;
+  void flush_cache() override;
   EngineStats stats() const override;
   std::int32_t context_length() const override { return setup_.memory.context_length; }
   std::int32_t max_running_requests() const override { return setup_.limits.max_running; }
@@ -84,7 +85,9 @@ class EngineImpl final : public Engine {
   bool stopping_ = false, stopped_ = false;
   Clock::time_point deadline_ = Clock::time_point::max();
   EngineStats stats_;
+  // What other threads ask of the engine's: done at the start of a step, all of it up to the ticket.
   std::int64_t checks_wanted_ = 0, checks_done_ = 0;
+  std::int64_t flushes_wanted_ = 0, flushes_done_ = 0;
   Status check_result_;
 
   std::thread thread_;  // last: it uses everything above
@@ -100,7 +103,7 @@ EngineImpl::EngineImpl(EngineModel model, EngineSetup setup, std::unique_ptr<Cac
       cache_(std::move(cache)),
       runner_(std::move(runner)),
       sink_(std::move(sink)),
-      core_(model_, setup_.limits, *cache_, *runner_, tokenizer, std::move(logits_sink)) {
+      core_(model_, setup_.limits, *cache_, *runner_, options.overlap, tokenizer, std::move(logits_sink)) {
   stats_.kv_pages_total = cache_->kv_pages().total();
   stats_.state_slots_total = cache_->states().total();
   stats_.windows_total = cache_->windows().total();
@@ -186,13 +189,19 @@ Status EngineImpl::check_invariants() {
   return core_.scheduler().check_invariants();
 }
 
+void EngineImpl::flush_cache() {
+  std::unique_lock lock(mutex_);
+  if (stopped_) return;  // nothing is left
+  const std::int64_t ticket = ++flushes_wanted_;
+  wake_.notify_one();
+  if (std::this_thread::get_id() == thread_.get_id()) return;  // from a sink: done before the next step
+  changed_.wait(lock, [&] { return stopped_ || flushes_done_ >= ticket; });
+}
+
 void EngineImpl::loop() {
   while (take_inbox()) {
-    if (cancel_rest_) {
-      core_.end_all(Status(StatusCode::kCancelled, "the engine is stopping"), events_);
-    } else {
-      step();
-    }
+    if (cancel_rest_) core_.end_all(Status(StatusCode::kCancelled, "the engine is stopping"), events_);
+    step();
     deliver();
   }
 }
@@ -201,11 +210,18 @@ void EngineImpl::loop() {
 bool EngineImpl::take_inbox() {
   std::unique_lock lock(mutex_);
   const auto has_news = [this] {
-    return !inbox_.empty() || !cancels_.empty() || stopping_ || checks_wanted_ != checks_done_;
+    return !inbox_.empty() || !cancels_.empty() || stopping_ || checks_wanted_ != checks_done_ ||
+           flushes_wanted_ != flushes_done_;
   };
   if (core_.idle() && !has_news() && !wake_.wait_for(lock, kTrimAfter, has_news)) {
     cache_->trim(kWarmBytes);
     wake_.wait(lock, has_news);
+  }
+  if (flushes_wanted_ != flushes_done_) {
+    core_.flush_cache();
+    publish(0, false);
+    flushes_done_ = flushes_wanted_;
+    changed_.notify_all();
   }
   if (checks_wanted_ != checks_done_) {
     check_result_ = core_.scheduler().check_invariants();
@@ -237,21 +253,33 @@ bool EngineImpl::take_inbox() {
   return true;
 }
 
+// With overlap: plans the next step while one runs, then ends that one and starts the next.
 void EngineImpl::step() {
-  if (!core_.plan(events_)) return;
+  const bool planned = core_.plan(events_);
+  if (!planned && !core_.in_flight()) return;
   {
     const std::lock_guard lock(mutex_);
     publish(0, false);
   }
   const auto begin = Clock::now();
-  core_.run(events_);
-  const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+  bool stepped = false;
+  if (core_.in_flight()) {
+    core_.finish(events_);
+    stepped = true;
+  }
+  if (planned) {
+    core_.start();
+    if (!options_.overlap) {
+      core_.finish(events_);
+      stepped = true;
+    }
+  }
   if (options_.debug_invariants) {
     const Status status = core_.scheduler().check_invariants();
     CHECK_MSG(status.ok(), status.message().c_str());
   }
   const std::lock_guard lock(mutex_);
-  publish(seconds, true);
+  publish(std::chrono::duration<double>(Clock::now() - begin).count(), stepped);
 }
 
 // What other threads may read. Holds the lock.
@@ -266,9 +294,16 @@ void EngineImpl::publish(double step_seconds, bool stepped) {
   stats_.finished = counters.finished;
   stats_.cancelled = counters.cancelled;
   stats_.failed = counters.failed;
-  stats_.preempted = scheduler.preempted();
-  stats_.kv_pages_used = cache_->kv_pages().used();
-  stats_.state_slots_used = cache_->states().used();
+  stats_.preempted = scheduler.counters().preempted;
+  stats_.cache_query_tokens = scheduler.counters().query_tokens;
+  stats_.cache_hit_tokens = scheduler.counters().hit_tokens;
+  stats_.snapshots_made = core_.prefix().counters().snapshots_made;
+  stats_.snapshots_evicted = core_.prefix().counters().snapshots_evicted;
+  stats_.pages_evicted = core_.prefix().counters().pages_evicted;
+  stats_.kv_pages_used = cache_->kv_pages().held();
+  stats_.kv_pages_cached = cache_->kv_pages().cached();
+  stats_.state_slots_used = cache_->states().held();
+  stats_.state_slots_cached = cache_->states().cached();
   stats_.windows_used = cache_->windows().used();
   if (!stepped) return;
   ++stats_.steps;

@@ -19,20 +19,26 @@ Status not_finite(std::int32_t position) {
 
 }  // namespace
 
-EngineCore::EngineCore(const EngineModel& model, const SchedulerLimits& limits, CacheStore& cache, StepRunner& runner,
-                       const Tokenizer* tokenizer, LogitsSink logits_sink)
+EngineCore::EngineCore(const EngineModel& model, const SchedulerLimits& limits, CacheStore& store, StepRunner& runner,
+                       bool overlap, const Tokenizer* tokenizer, LogitsSink logits_sink)
     : eos_token_ids_(model.eos_token_ids),
       vocab_size_(static_cast<std::size_t>(model.vocab_size)),
       runner_(runner),
-      cache_(cache),
+      store_(store),
       tokenizer_(tokenizer),
       logits_sink_(std::move(logits_sink)),
-      scheduler_(limits, cache),
+      prefix_(store, limits.prefix_cache),
+      scheduler_(limits, prefix_),
       sampler_(model.vocab_size, tokenizer == nullptr ? model.vocab_size : tokenizer->size(), runner.threads()) {
   const auto rows = static_cast<std::size_t>(limits.max_running);
-  sampled_.reserve(rows);
+  job_rows_.reserve(rows);
   jobs_.reserve(rows);
   results_.resize(rows);
+  if (overlap) thread_ = std::make_unique<StepThread>();
+}
+
+EngineCore::~EngineCore() {
+  if (thread_ != nullptr) thread_->wait();
 }
 
 void EngineCore::add(RequestId id, Request request, std::int32_t context_length) {
@@ -55,6 +61,7 @@ void EngineCore::add(RequestId id, Request request, std::int32_t context_length)
 void EngineCore::fill_end(const Sequence& sequence, Event& event) {
   event.prompt_tokens = sequence.prompt_tokens;
   event.output_tokens = sequence.output_tokens();
+  event.cached_tokens = sequence.cached_tokens;
   switch (event.finish) {
     case FinishReason::kCancelled:
       ++counters_.cancelled;
@@ -67,8 +74,13 @@ void EngineCore::fill_end(const Sequence& sequence, Event& event) {
   }
 }
 
+// A step that runs may still read what a request wants of its tokens.
+void EngineCore::leave(std::unique_ptr<Sequence> sequence) {
+  if (in_flight()) left_.push_back(std::move(sequence));
+}
+
 void EngineCore::end(RequestId id, const Status& status, std::vector<Event>& events) {
-  const std::unique_ptr<Sequence> sequence = scheduler_.remove(id);
+  std::unique_ptr<Sequence> sequence = scheduler_.remove(id);
   if (sequence == nullptr) return;
   Event& event = events.emplace_back();
   event.request = id;
@@ -76,23 +88,28 @@ void EngineCore::end(RequestId id, const Status& status, std::vector<Event>& eve
   event.status = status;
   fill_end(*sequence, event);
   // Forced tokens that were not read are no output.
-  if (sequence->scoring()) event.output_tokens = std::max(sequence->position - sequence->prompt_tokens, 0);
+  if (sequence->scoring()) event.output_tokens = std::max(sequence->next_logits - sequence->prompt_tokens, 0);
+  leave(std::move(sequence));
 }
 
 void EngineCore::end_all(const Status& status, std::vector<Event>& events) {
-  while (const std::unique_ptr<Sequence> sequence = scheduler_.remove_oldest()) {
+  while (std::unique_ptr<Sequence> sequence = scheduler_.remove_oldest()) {
     Event& event = events.emplace_back();
     event.request = sequence->id;
     event.finish = status.code() == StatusCode::kCancelled ? FinishReason::kCancelled : FinishReason::kError;
     event.status = status;
     fill_end(*sequence, event);
+    leave(std::move(sequence));
   }
 }
 
 bool EngineCore::plan(std::vector<Event>& events) {
   if (scheduler_.idle()) return false;
-  plan_ = &scheduler_.plan();
-  if (!plan_->empty()) return true;
+  next_plan_ = &scheduler_.plan();
+  if (!next_plan_->empty()) return true;
+  scheduler_.end(*next_plan_);
+  next_plan_ = nullptr;
+  if (in_flight()) return false;  // everyone waits for the step that runs
   // Contract Q4: admission lets any request in when nothing runs, so this is a bug of ours; one request pays, not all.
   const std::unique_ptr<Sequence> oldest = scheduler_.remove_oldest();
   CHECK(oldest != nullptr);
@@ -104,49 +121,89 @@ bool EngineCore::plan(std::vector<Event>& events) {
   return false;
 }
 
-void EngineCore::run(std::vector<Event>& events) {
-  const std::span<const float> logits = runner_.run(plan_->slices, cache_.pools());
-  scheduler_.commit();
-  sampled_.clear();
-  jobs_.clear();
-  std::size_t row = 0;
-  for (const PlannedSlice& item : plan_->items) {
-    Sequence& sequence = *item.sequence;
-    const std::span<const float> rows =
-        logits.subspan(row * vocab_size_, static_cast<std::size_t>(item.logits_rows) * vocab_size_);
-    row += static_cast<std::size_t>(item.logits_rows);
-    if (!sequence.prompt_counted && sequence.position >= sequence.prompt_tokens) {
-      sequence.prompt_counted = true;
-      counters_.prompt_tokens += sequence.prompt_tokens;
-    }
-    if (sequence.scoring()) {
-      report_logits(sequence, rows, item.logits_rows, sequence.position - item.logits_rows, events);
-    } else if (item.logits_rows > 0) {
-      SampleJob job;
-      job.logits = rows;
-      job.params = &sequence.request.sampling;
-      job.counts = &sequence.counts;
-      job.position = sequence.position;
-      job.logprobs = sequence.request.logprobs;
-      jobs_.push_back(job);
-      sampled_.push_back(&sequence);
-    }
+void EngineCore::start() {
+  CHECK(next_plan_ != nullptr && !in_flight());
+  StepPlan& plan = *std::exchange(next_plan_, nullptr);
+  scheduler_.launch(plan);
+  if (plan.empty()) {  // all of its requests have left
+    scheduler_.end(plan);
+    return;
   }
-  CHECK(row * vocab_size_ == logits.size());
-  sample(events);
+  running_plan_ = &plan;
+  jobs_.clear();
+  job_rows_.clear();
+  std::size_t row = 0;
+  for (PlannedSlice& item : plan.items) {
+    const Sequence& sequence = *item.sequence;
+    const std::size_t first_row = row;
+    row += static_cast<std::size_t>(item.logits_rows);
+    item.samples = !sequence.scoring() && item.logits_rows > 0;
+    if (!item.samples) continue;
+    SampleJob job;
+    job.params = &sequence.request.sampling;
+    job.counts = &sequence.counts;
+    job.position = item.position + item.tokens;
+    job.logprobs = sequence.request.logprobs;
+    jobs_.push_back(job);
+    job_rows_.push_back(first_row);
+  }
+  if (thread_ == nullptr) {
+    run();
+  } else {
+    thread_->start([this] { run(); });
+  }
 }
 
-void EngineCore::sample(std::vector<Event>& events) {
+// The step itself, on whichever thread: reads the plan as it was at launch and touches nothing of the scheduler's.
+void EngineCore::run() {
+  const StepPlan& plan = *running_plan_;
+  logits_ = runner_.run(plan.slices, store_.pools());
+  if (!plan.copies.empty()) runner_.copy_states(plan.copies, store_.pools());
   if (jobs_.empty()) return;
-  sampler_.run(jobs_, std::span(results_).first(jobs_.size()));
   for (std::size_t i = 0; i < jobs_.size(); ++i) {
-    Sequence& sequence = *sampled_[i];
-    if (results_[i].token < 0) {
-      end(sequence.id, not_finite(sequence.position - 1), events);
-    } else {
-      commit_token(sequence, results_[i], events);
+    jobs_[i].logits = logits_.subspan(job_rows_[i] * vocab_size_, vocab_size_);
+  }
+  sampler_.run(jobs_, std::span(results_).first(jobs_.size()));
+}
+
+void EngineCore::finish(std::vector<Event>& events) {
+  CHECK(in_flight());
+  if (thread_ != nullptr) thread_->wait();
+  StepPlan& plan = *running_plan_;
+  scheduler_.commit(plan);
+  std::size_t row = 0, job = 0;
+  for (const PlannedSlice& item : plan.items) {
+    const auto logits_rows = static_cast<std::size_t>(item.logits_rows);
+    const std::span<const float> rows = logits_.subspan(row * vocab_size_, logits_rows * vocab_size_);
+    row += logits_rows;
+    SampleResult* const result = item.samples ? &results_[job++] : nullptr;
+    Sequence* const sequence = item.sequence;
+    if (sequence == nullptr) continue;  // it has left since the launch
+    if (!sequence->prompt_counted && item.position + item.tokens >= sequence->prompt_tokens) {
+      sequence->prompt_counted = true;
+      counters_.prompt_tokens += sequence->prompt_tokens;
+    }
+    if (sequence->scoring()) {
+      report_logits(item, rows, events);
+    } else if (result != nullptr) {
+      --sequence->sampling;
+      if (result->token < 0) {
+        fail_not_finite(sequence->id, item.position + item.tokens - 1, events);
+      } else {
+        commit_token(*sequence, *result, events);
+      }
     }
   }
+  CHECK(row * vocab_size_ == logits_.size());
+  running_plan_ = nullptr;
+  scheduler_.end(plan);
+  left_.clear();
+}
+
+// What such a request has left in the cache is not to be trusted, nor what it began with.
+void EngineCore::fail_not_finite(RequestId id, std::int32_t position, std::vector<Event>& events) {
+  end(id, not_finite(position), events);
+  prefix_.flush();
 }
 
 void EngineCore::commit_token(Sequence& sequence, SampleResult& result, std::vector<Event>& events) {
@@ -159,29 +216,30 @@ void EngineCore::commit_token(Sequence& sequence, SampleResult& result, std::vec
   ++counters_.output_tokens;
   if (event.finish == FinishReason::kNone) return;
   fill_end(sequence, event);
-  scheduler_.remove(sequence.id);
+  leave(scheduler_.remove(sequence.id));
 }
 
-void EngineCore::report_logits(Sequence& sequence, std::span<const float> logits, std::int32_t rows,
-                               std::int32_t first_position, std::vector<Event>& events) {
-  for (std::int32_t i = 0; i < rows; ++i) {
-    const std::int32_t position = first_position + i;
+void EngineCore::report_logits(const PlannedSlice& item, std::span<const float> logits, std::vector<Event>& events) {
+  Sequence& sequence = *item.sequence;
+  const std::int32_t first = item.position + item.tokens - item.logits_rows;
+  for (std::int32_t i = 0; i < item.logits_rows; ++i) {
+    const std::int32_t position = first + i;
     if (position < sequence.next_logits) continue;  // reported before a preemption
     const std::span<const float> row = logits.subspan(static_cast<std::size_t>(i) * vocab_size_, vocab_size_);
     if (!all_finite(row)) {
-      end(sequence.id, not_finite(position), events);
+      fail_not_finite(sequence.id, position, events);
       return;
     }
     logits_sink_(sequence.id, position, row);
     sequence.next_logits = position + 1;
     if (position >= sequence.prompt_tokens) ++counters_.output_tokens;
   }
-  if (sequence.pending() > 0) return;
+  if (sequence.next_logits < static_cast<std::int32_t>(sequence.tokens.size())) return;
   Event& event = events.emplace_back();
   event.request = sequence.id;
   event.finish = FinishReason::kLength;
   fill_end(sequence, event);
-  scheduler_.remove(sequence.id);
+  leave(scheduler_.remove(sequence.id));
 }
 
 }  // namespace penstock

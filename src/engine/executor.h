@@ -15,11 +15,18 @@ namespace penstock {
 
 class Model;
 
+struct StateCopy {
+  std::int32_t from = 0, to = 0;  // state slots
+};
+
+// One caller at a time; not always the same thread.
 class StepRunner {
  public:
   virtual ~StepRunner() = default;
   // As Forward::run: logits [rows, vocab], rows in order of slices and tokens, valid until the next run.
   virtual std::span<const float> run(std::span<const SequenceSlice> slices, const CachePools& pools) = 0;
+  // In order, after what was run before.
+  virtual void copy_states(std::span<const StateCopy> copies, const CachePools& pools) = 0;
   // Threads the sampler may use between steps; null: the caller's alone.
   virtual ThreadPool* threads() { return nullptr; }
 };

@@ -33,7 +33,7 @@ std::unique_ptr<Sequence> WaitingQueue::take(std::size_t i) {
   return sequence;
 }
 
-std::unique_ptr<Sequence> WaitingQueue::pop(const std::function<bool(const Sequence&)>& fits) {
+std::unique_ptr<Sequence> WaitingQueue::pop(const std::function<bool(Sequence&)>& fits) {
   std::size_t chosen = 0;
   const std::size_t tries = std::min(waiting_.size(), kLookAhead + 1);
   while (chosen < tries && !fits(*waiting_[chosen])) {
@@ -57,10 +57,6 @@ std::unique_ptr<Sequence> WaitingQueue::remove(RequestId id) {
     if (waiting_[i]->id == id) return take(i);
   }
   return nullptr;
-}
-
-std::unique_ptr<Sequence> WaitingQueue::pop_any() {
-  return waiting_.empty() ? nullptr : take(0);
 }
 
 }  // namespace penstock

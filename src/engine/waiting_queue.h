@@ -20,10 +20,11 @@ class WaitingQueue {
   static constexpr std::size_t kLookAhead = 16;
 
   void push(std::unique_ptr<Sequence> sequence);
-  // The next request that `fits`, or null. Counts it against those it passes.
-  std::unique_ptr<Sequence> pop(const std::function<bool(const Sequence&)>& fits);
+  // The next request that `fits`, or null. Counts it against those it passes. `fits` may give slots to the one it
+  // takes.
+  std::unique_ptr<Sequence> pop(const std::function<bool(Sequence&)>& fits);
   std::unique_ptr<Sequence> remove(RequestId id);  // null: not here
-  std::unique_ptr<Sequence> pop_any();             // null: empty
+  const Sequence* first() const { return waiting_.empty() ? nullptr : waiting_.front().get(); }
 
   std::size_t size() const { return waiting_.size(); }
   bool empty() const { return waiting_.empty(); }

@@ -1,5 +1,8 @@
 #include "ops/cache_layout.h"
 
+#include <algorithm>
+#include <numeric>
+
 namespace penstock {
 namespace {
 
@@ -73,7 +76,37 @@ CacheLayout CacheLayout::make(const ModelConfig& config, GdnBackend backend, Sta
     layout.window_layer_bytes = round_up(layout.window_conv_offset + size(kConvHistory) * channels * 4);
     layout.window_bytes = layout.window_layer_bytes * size(layout.gdn_layers);
   }
+  layout.share_slabs();
   return layout;
+}
+
+void CacheLayout::share_slabs() {
+  // A model without attention still has pages, of nothing.
+  const std::size_t page = std::max<std::size_t>(kv_page_bytes, 64);
+  const std::size_t state = std::max<std::size_t>(state_bytes, 64);
+  const std::size_t large = std::max(page, state);
+  const std::size_t small = std::min(page, state);
+  double least_waste = 0;
+  std::size_t best_large = 0, best_small = 0;
+  for (std::size_t n = 1; n <= 4; ++n) {
+    for (const std::size_t m : {n * large / small, n * large / small + 1}) {
+      const std::size_t unit = 64 * std::lcm(n, m);
+      const std::size_t slab = (std::max(n * large, m * small) + unit - 1) / unit * unit;
+      const double waste = std::max(static_cast<double>(slab) / static_cast<double>(n * large),
+                                    static_cast<double>(slab) / static_cast<double>(m * small)) -
+                           1;
+      if (best_large == 0 || (least_waste > 0.03 && waste < least_waste)) {
+        least_waste = waste;
+        best_large = n;
+        best_small = m;
+        slab_bytes = slab;
+      }
+    }
+  }
+  pages_per_slab = static_cast<std::int32_t>(page >= state ? best_large : best_small);
+  states_per_slab = static_cast<std::int32_t>(page >= state ? best_small : best_large);
+  kv_page_bytes = slab_bytes / static_cast<std::size_t>(pages_per_slab);
+  state_bytes = slab_bytes / static_cast<std::size_t>(states_per_slab);
 }
 
 }  // namespace penstock

@@ -48,10 +48,18 @@ struct CacheLayout {
   std::size_t window_layer_bytes = 0;
   std::size_t window_bytes = 0;
 
+  // KV pages and states come from one arena of equal slabs (contract S6): a slab is cut into pages or into states.
+  std::size_t slab_bytes = 0;
+  std::int32_t pages_per_slab = 1, states_per_slab = 1;
+
   static CacheLayout make(const ModelConfig& config, GdnBackend backend, StateDType state_dtype, KvDType kv_dtype);
+  // Pads kv_page_bytes and state_bytes until whole numbers of both fill a slab, with the fewest in one that waste at
+  // most 3 % (or the least waste there is with up to four of the larger kind).
+  void share_slabs();
 };
 
-// Slot i of a pool starts at base + i × bytes; every size is a multiple of 64 and every base is 64-byte aligned.
+// Slot i of a pool starts at base + i × bytes; every size is a multiple of 64 and every base is 64-byte aligned. Pages
+// and states have the same base.
 struct CachePools {
   std::byte* kv_pages = nullptr;
   std::byte* states = nullptr;

@@ -105,6 +105,37 @@ prometheus::MetricFamily counter(const char* name, const char* help, Number valu
   return result;
 }
 
+void add_pools(const EngineStats& s, std::vector<prometheus::MetricFamily>* all) {
+  all->push_back(gauge("penstock_kv_pages_used", "KV pages that running requests hold.", s.kv_pages_used));
+  all->push_back(gauge("penstock_kv_pages_cached", "KV pages that the prefix cache alone holds.", s.kv_pages_cached));
+  all->push_back(
+      gauge("penstock_kv_pages_limit", "KV pages there can be, if states take no memory.", s.kv_pages_total));
+  all->push_back(gauge("penstock_state_slots_used", "GDN states that running requests hold.", s.state_slots_used));
+  all->push_back(
+      gauge("penstock_state_slots_cached", "GDN states that the prefix cache alone holds.", s.state_slots_cached));
+  all->push_back(
+      gauge("penstock_state_slots_limit", "GDN states there can be, if KV pages take no memory.", s.state_slots_total));
+  all->push_back(gauge("penstock_windows_used", "GDN windows that running requests hold.", s.windows_used));
+  all->push_back(gauge("penstock_windows_limit", "GDN windows there are.", s.windows_total));
+}
+
+void add_prefix_cache(const EngineStats& s, std::vector<prometheus::MetricFamily>* all) {
+  all->push_back(counter("penstock_prefix_cache_query_tokens_total", "Prompt tokens looked up in the prefix cache.",
+                         s.cache_query_tokens));
+  all->push_back(counter("penstock_prefix_cache_hit_tokens_total", "Prompt tokens taken from the prefix cache.",
+                         s.cache_hit_tokens));
+  all->push_back(
+      counter("penstock_prefix_cache_snapshots_total", "GDN states put into the prefix cache.", s.snapshots_made));
+  auto evicted = family("penstock_prefix_cache_evictions_total", "What the prefix cache gave up for lack of memory.",
+                        prometheus::MetricType::Counter);
+  for (const auto& [kind, count] : {std::pair("kv_page", s.pages_evicted), std::pair("state", s.snapshots_evicted)}) {
+    evicted.metric.emplace_back();
+    evicted.metric.back().label.push_back({"kind", kind});
+    evicted.metric.back().counter.value = static_cast<double>(count);
+  }
+  all->push_back(std::move(evicted));
+}
+
 void add_engine(const EngineStats& s, std::vector<prometheus::MetricFamily>* all) {
   all->push_back(gauge("penstock_requests_running", "Requests whose tokens are being computed now.", s.running));
   all->push_back(gauge("penstock_requests_waiting", "Requests in the queue now.", s.waiting));
@@ -123,12 +154,8 @@ void add_engine(const EngineStats& s, std::vector<prometheus::MetricFamily>* all
   all->push_back(counter("penstock_engine_steps_total", "Steps of the engine.", s.steps));
   all->push_back(counter("penstock_engine_step_seconds_total", "Seconds spent in steps.", s.step_seconds));
   all->push_back(counter("penstock_preemptions_total", "Times a running request was set back to wait.", s.preempted));
-  all->push_back(gauge("penstock_kv_pages_used", "KV pages in use, cached ones included.", s.kv_pages_used));
-  all->push_back(gauge("penstock_kv_pages_limit", "KV pages there are.", s.kv_pages_total));
-  all->push_back(gauge("penstock_state_slots_used", "GDN state slots in use.", s.state_slots_used));
-  all->push_back(gauge("penstock_state_slots_limit", "GDN state slots there are.", s.state_slots_total));
-  all->push_back(gauge("penstock_windows_used", "GDN windows in use.", s.windows_used));
-  all->push_back(gauge("penstock_windows_limit", "GDN windows there are.", s.windows_total));
+  add_pools(s, all);
+  add_prefix_cache(s, all);
 }
 
 std::string MetricsImpl::text(const MetricsSnapshot& snapshot) const {

@@ -137,7 +137,7 @@ TEST_F(ServerTest, FieldsReachTheEngine) {
       "repetition_penalty":1.2,"seed":-1,"stop":["X","Y"],"stop_token_ids":[5,6],"ignore_eos":true,
       "max_tokens":9,"max_completion_tokens":7,"logit_bias":{"65":-100,"66":2.5},"priority":3,
       "skip_special_tokens":false,"include_stop_str_in_output":true,"logprobs":true,"top_logprobs":2,
-      "user":"someone","metadata":{"a":1},"store":false,"no_such_field":[1]
+      "cache_salt":"tenant é","user":"someone","metadata":{"a":1},"store":false,"no_such_field":[1]
   )"));
   ASSERT_EQ(answer.status, 200) << answer.body;
   const Request r = engine_->seen()[0];
@@ -158,6 +158,7 @@ TEST_F(ServerTest, FieldsReachTheEngine) {
   EXPECT_FALSE(r.skip_special_tokens);
   EXPECT_TRUE(r.include_stop_in_output);
   EXPECT_EQ(r.logprobs, 2);
+  EXPECT_EQ(r.cache_salt, "tenant é");
 }
 
 TEST_F(ServerTest, DefaultsComeFromTheModel) {
@@ -231,6 +232,14 @@ TEST_F(ServerTest, StopReasonAndCachedTokens) {
   const Json j = ask("POST", "/v1/completions", R"({"prompt":"abcd"})").json();
   EXPECT_EQ(j["choices"][0]["stop_reason"], "END");
   EXPECT_EQ(j["usage"]["prompt_tokens_details"]["cached_tokens"], 3);
+  for (const char* path : {"/v1/completions", "/v1/chat/completions"}) {
+    const auto data = sse_data(ask("POST", path,
+                                   R"({"prompt":"abcd","messages":[{"role":"user","content":"hi"}],"stream":true,
+                                       "stream_options":{"include_usage":true}})")
+                                   .body);
+    ASSERT_GE(data.size(), 2U);
+    EXPECT_EQ(Json::parse(data[data.size() - 2])["usage"]["prompt_tokens_details"]["cached_tokens"], 3) << path;
+  }
 }
 
 TEST_F(ServerTest, ErrorsOfTheEngine) {

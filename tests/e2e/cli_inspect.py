@@ -43,11 +43,35 @@ def options(suite):
     suite.check("reference" in reference, f"--cpu-isa reference says {reference!r}")
     memory = suite.ok("inspect", "--memory", "--cache-memory", "64M").stdout
     suite.check("64.0 MiB" in memory, f"--memory says {memory!r}")
+    suite.check("slabs" in memory and "states" in memory, f"--memory speaks of the arena: {memory!r}")
     text = suite.ok("inspect").stdout
     for words in ("model ", "family ", "layers ", "request ", "kernels ", "KV pages"):
         suite.check(words in text, f"inspect does not say {words!r}")
     small = json.loads(suite.ok("inspect", "--json", "--cache-memory", "1K").stdout)["memory_plan"]
     suite.check("--cache-memory" in small["error"], f"a plan that cannot be: {small}")
+
+
+def memory_plan(suite):
+    """KV pages and states share slabs (contract S6); the caps of the command line are in the plan."""
+    def plan(*arguments):
+        return json.loads(suite.ok("inspect", "--json", "--cache-memory", "64M", *arguments).stdout)["memory_plan"]
+
+    free = plan()
+    suite.equal(free["slabs"] * free["slab_bytes"], free["arena_bytes"], "slabs fill the arena")
+    suite.check(free["arena_bytes"] + free["window_bytes"] <= free["memory_bytes"] == 64 << 20, f"within 64M: {free}")
+    for kind in ("kv_pages", "states"):
+        most = free["slabs"] * free[f"{kind}_per_slab"]
+        suite.check(most * 0.75 < free[kind] <= most, f"{kind}: all slabs, but for what one request needs of the other")
+    suite.equal(free["windows"], free["max_running_requests"], "a window for each running request")
+    suite.equal(plan("--max-mamba-cache-size", "8")["states"], 8, "--max-mamba-cache-size")
+    capped = plan("--mamba-full-memory-ratio", "1")
+    for kind in ("kv_pages", "states"):
+        half = free["slabs"] * free[f"{kind}_per_slab"] / 2
+        suite.check(half * 0.9 < capped[kind] <= half * 1.1, f"--mamba-full-memory-ratio 1: {kind} {capped[kind]}, not {half}")
+    off = plan("--disable-radix-cache")
+    suite.check(off["states"] <= free["states"] and off["kv_pages"] <= free["kv_pages"], f"without a prefix cache: {off}")
+    refused = plan("--max-mamba-cache-size", "2", "--max-running-requests", "5")
+    suite.check("--max-mamba-cache-size" in refused.get("error", ""), f"too few states: {refused}")
 
 
 def families(suite):
@@ -103,4 +127,4 @@ def bench(suite):
     suite.equal(json.loads(dummy.stdout)["decode_tokens_per_second"], None, "one token has no decode step")
 
 
-Suite().finish(inspect_bundled, options, families, doctor, bench)
+Suite().finish(inspect_bundled, options, memory_plan, families, doctor, bench)

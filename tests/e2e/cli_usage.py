@@ -10,7 +10,7 @@ COMMANDS = {
     "": ["serve", "chat", "generate", "score", "inspect", "doctor", "bench", "--version"],
     "serve": ["--host", "--port", "--api-key", "--served-model-name", "--max-running-requests", "--max-num-seqs",
               "--chunked-prefill-size", "--context-length", "--max-model-len", "--threads", "--mamba-ssm-dtype",
-              "--shutdown-timeout", "--load-format", "MODEL"],
+              "--shutdown-timeout", "--load-format", "--disable-radix-cache", "--mamba-scheduler-strategy", "MODEL"],
     "chat": ["--system", "--temperature", "--max-tokens", "--seed"],
     "generate": ["--prompt", "--input", "--chat", "--max-tokens", "--temperature", "--top-p", "--top-k", "--min-p",
                  "--seed", "--ignore-eos", "--stop", "--logprobs", "--json", "--stats"],
@@ -54,6 +54,10 @@ MISUSE = [
     ("serve --mem-fraction-static nan", 2, "--mem-fraction-static"),
     ("serve --cache-memory 4X", 2, ["--cache-memory", "is not a size"]),
     ("serve --cache-memory 0", 2, "--cache-memory"),
+    ("serve --mamba-track-interval 100", 2, ["--mamba-track-interval", "not a multiple of 64", "64 or 128"]),
+    ("chat --mamba-radix-cache-strategy some", 2, ["--mamba-scheduler-strategy", "auto, no_buffer, extra_buffer"]),
+    ("generate --prompt a --max-mamba-cache-size -1", 2, "--max-mamba-cache-size"),
+    ("inspect --mamba-full-memory-ratio half", 2, "--mamba-full-memory-ratio"),
     ("serve --max-queued-requests 0", 2, "--max-queued-requests"),
     ("serve --max-queued-tokens 0", 2, "--max-queued-tokens"),
     ("serve --log-level loud", 2, ["--log-level", "trace, debug, info"]),
@@ -156,6 +160,14 @@ def config_file(suite):
         suite.equal(state_dtype("--config", path, "--mamba-ssm-dtype", "float32"), "float32",
                     "the command line wins over the file")
         suite.refused(["serve", "--config", path], 2, ["--threads", "'none'"])
+        path.write_text("mamba_track_interval = 100\n")
+        suite.refused(["inspect", "--config", path], 2, ["--mamba-track-interval", "64 or 128"])
+        path.write_text("mamba-radix-cache-strategy = some\n")
+        suite.refused(["inspect", "--config", path], 2, "--mamba-scheduler-strategy")
+        path.write_text("disable_radix_cache = true\ndisable-overlap-schedule = true\nmax_mamba_cache_size = 9\n")
+        suite.ok("inspect", "--config", path)
+        path.write_text("disable-overlap-schedule = perhaps\n")
+        suite.refused(["inspect", "--config", path], 2, "--enable-overlap-schedule")
         path.write_text("\nno-such-option = 3\n")
         suite.refused(["inspect", "--config", path], 2, [f"{path}:2", "no-such-option"])
         path.write_text("[serve]\nprompt = 3\n")

@@ -85,6 +85,10 @@ class FakeRunner final : public StepRunner {
     return std::span<const float>(logits_).first(used_rows_ * vocab_);
   }
 
+  void copy_states(std::span<const StateCopy> copies, const CachePools& pools) override {
+    for (const StateCopy& copy : copies) *state(pools, copy.to) = *state(pools, copy.from);
+  }
+
  private:
   struct State {
     std::uint64_t hash;
@@ -165,6 +169,7 @@ struct FakeModelOptions {
   GdnBackend backend = GdnBackend::kWindow;
   std::int32_t vocab = 300;
   std::int32_t context = 4096;
+  std::size_t page_bytes = 256, state_bytes = 64;  // at least these
   std::vector<std::int32_t> eos = {};
   FillLogits fill = hashed_logits;
 };
@@ -172,9 +177,10 @@ struct FakeModelOptions {
 inline EngineModel fake_model(const FakeModelOptions& options, FakeLog& log) {
   EngineModel model;
   model.layout.backend = options.backend;
-  model.layout.kv_page_bytes = 256;
-  model.layout.state_bytes = 64;
+  model.layout.kv_page_bytes = options.page_bytes;
+  model.layout.state_bytes = options.state_bytes;
   model.layout.window_bytes = options.backend == GdnBackend::kWindow ? 256 : 0;
+  model.layout.share_slabs();
   model.vocab_size = options.vocab;
   model.max_context = options.context;
   model.eos_token_ids = options.eos;
@@ -186,8 +192,10 @@ inline EngineModel fake_model(const FakeModelOptions& options, FakeLog& log) {
 
 // Memory for `pages` pages beside `running` requests of the fake model.
 inline std::int64_t fake_memory(const CacheLayout& layout, std::int32_t running, std::int32_t pages) {
-  return running * static_cast<std::int64_t>(layout.state_bytes + layout.window_bytes) +
-         pages * static_cast<std::int64_t>(layout.kv_page_bytes);
+  return running * static_cast<std::int64_t>(layout.window_bytes) +
+         ((running + layout.states_per_slab - 1) / layout.states_per_slab +
+          (pages + layout.pages_per_slab - 1) / layout.pages_per_slab) *
+             static_cast<std::int64_t>(layout.slab_bytes);
 }
 
 // Ids below 256 are that byte; 256 and up are special, "<256>".

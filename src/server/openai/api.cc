@@ -21,30 +21,62 @@ enum class Endpoint : std::uint8_t {
   kCompletions,
   kTokenize,
   kDetokenize,
+  kFlushCache,
   kInvariants
+};
+
+enum class Methods : std::uint8_t {
+  kGet,        // and HEAD
+  kPost,       // with a JSON body
+  kGetOrPost,  // it does something, and reads no body
 };
 
 struct Route {
   std::string_view path;
-  bool is_post;
+  Methods methods;
   bool open;  // needs no key
   bool needs_model;
   Endpoint endpoint;
 };
 
 constexpr std::array kRoutes = {
-    Route{"/health", false, true, false, Endpoint::kHealth},
-    Route{"/ping", false, true, false, Endpoint::kHealth},
-    Route{"/metrics", false, false, false, Endpoint::kMetrics},
-    Route{"/version", false, false, false, Endpoint::kVersion},
-    Route{"/v1/models", false, false, true, Endpoint::kModels},
-    Route{"/v1/models/", false, false, true, Endpoint::kModel},  // and an id
-    Route{"/v1/chat/completions", true, false, true, Endpoint::kChat},
-    Route{"/v1/completions", true, false, true, Endpoint::kCompletions},
-    Route{"/tokenize", true, false, true, Endpoint::kTokenize},
-    Route{"/detokenize", true, false, true, Endpoint::kDetokenize},
-    Route{"/debug/invariants", false, false, true, Endpoint::kInvariants},
+    Route{"/health", Methods::kGet, true, false, Endpoint::kHealth},
+    Route{"/ping", Methods::kGet, true, false, Endpoint::kHealth},
+    Route{"/metrics", Methods::kGet, false, false, Endpoint::kMetrics},
+    Route{"/version", Methods::kGet, false, false, Endpoint::kVersion},
+    Route{"/v1/models", Methods::kGet, false, true, Endpoint::kModels},
+    Route{"/v1/models/", Methods::kGet, false, true, Endpoint::kModel},  // and an id
+    Route{"/v1/chat/completions", Methods::kPost, false, true, Endpoint::kChat},
+    Route{"/v1/completions", Methods::kPost, false, true, Endpoint::kCompletions},
+    Route{"/tokenize", Methods::kPost, false, true, Endpoint::kTokenize},
+    Route{"/detokenize", Methods::kPost, false, true, Endpoint::kDetokenize},
+    Route{"/flush_cache", Methods::kGetOrPost, false, true, Endpoint::kFlushCache},
+    Route{"/debug/invariants", Methods::kGet, false, true, Endpoint::kInvariants},
 };
+
+bool takes(Methods methods, std::string_view method) {
+  switch (methods) {
+    case Methods::kGet:
+      return method == "GET" || method == "HEAD";
+    case Methods::kPost:
+      return method == "POST";
+    case Methods::kGetOrPost:
+      return method == "GET" || method == "POST";
+  }
+  return false;
+}
+
+const char* allowed(Methods methods) {
+  switch (methods) {
+    case Methods::kGet:
+      return "GET, HEAD";
+    case Methods::kPost:
+      return "POST";
+    case Methods::kGetOrPost:
+      return "GET, POST";
+  }
+  return "";
+}
 
 const Route* find_route(std::string_view path, bool debug_endpoints) {
   for (const Route& route : kRoutes) {
@@ -165,15 +197,14 @@ std::optional<http::Response> Api::check_head(const http::RequestHead& head) {
     return error_response(
         {404, "There is no '" + head.path + "' here. See docs/api.md for what there is.", {}, "not_found", 0});
   }
-  const bool right_method = route->is_post ? head.method == "POST" : head.method == "GET" || head.method == "HEAD";
-  if (!right_method) {
-    const char* allow = route->is_post ? "POST" : "GET, HEAD";
+  if (!takes(route->methods, head.method)) {
+    const char* allow = allowed(route->methods);
     auto response = error_response(
         {405, head.path + " does not take " + head.method + " but " + allow + '.', {}, "method_not_allowed", 0});
     response.headers.emplace_back("Allow", allow);
     return response;
   }
-  if (route->is_post && !is_json(head.header("content-type"))) {
+  if (route->methods == Methods::kPost && !is_json(head.header("content-type"))) {
     return error_response(
         {415, "The body must be JSON: send 'Content-Type: application/json'.", {}, "unsupported_media_type", 0});
   }
@@ -236,9 +267,10 @@ void Api::dispatch(http::Request request, const std::shared_ptr<http::Exchange>&
       return answer(std::move(request), exchange, &Api::tokenize);
     case Endpoint::kDetokenize:
       return answer(std::move(request), exchange, &Api::detokenize);
+    case Endpoint::kFlushCache:
+      return answer_off_loop(exchange, &Api::flush_cache);
     case Endpoint::kInvariants:
-      request.body.resize(kLargeBodyBytes + 1);  // it may wait for the engine: never on the loop
-      return answer(std::move(request), exchange, &Api::invariants);
+      return answer_off_loop(exchange, &Api::invariants);
     case Endpoint::kVersion: {
       std::string body = R"({"version":)";
       append_json_string(body, options_.version);
@@ -270,6 +302,12 @@ void Api::answer(http::Request request, const std::shared_ptr<http::Exchange>& e
   const std::size_t bytes = request.body.size();
   run(bytes, exchange, [this, exchange, endpoint, body = std::move(request.body)]() -> Continuation {
     return [exchange, response = (this->*endpoint)(body)] { exchange->respond(response); };
+  });
+}
+
+void Api::answer_off_loop(const std::shared_ptr<http::Exchange>& exchange, http::Response (Api::*endpoint)() const) {
+  run(kLargeBodyBytes + 1, exchange, [this, exchange, endpoint]() -> Continuation {
+    return [exchange, response = (this->*endpoint)()] { exchange->respond(response); };
   });
 }
 

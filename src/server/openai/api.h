@@ -44,6 +44,8 @@ class Api : public http::Handler {
   void generate(http::Request request, const std::shared_ptr<http::Exchange>& exchange, bool chat);
   void answer(http::Request request, const std::shared_ptr<http::Exchange>& exchange,
               http::Response (Api::*endpoint)(const std::string& body) const);
+  // For what waits for the engine's step.
+  void answer_off_loop(const std::shared_ptr<http::Exchange>& exchange, http::Response (Api::*endpoint)() const);
 
   // Endpoints with whole answers.
   http::Response health() const;
@@ -51,7 +53,8 @@ class Api : public http::Handler {
   http::Response models(const std::string& id) const;
   http::Response tokenize(const std::string& body) const;
   http::Response detokenize(const std::string& body) const;
-  http::Response invariants(const std::string& body) const;
+  http::Response flush_cache() const;
+  http::Response invariants() const;
 
   CallContext context() const { return {service_->model, options_, service_->template_takes_parts}; }
   // The request's JSON object, or the error.

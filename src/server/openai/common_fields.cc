@@ -16,6 +16,7 @@ constexpr std::size_t kMaxStops = 16;
 constexpr std::size_t kMaxStopBytes = 4096;
 constexpr std::size_t kMaxStopTokens = 256;
 constexpr std::size_t kMaxBiases = 4096;
+constexpr std::size_t kMaxSaltBytes = 512;
 
 // Fields that would change the answer and are not done here: refused rather than ignored.
 constexpr const char* kNotSupported[] = {
@@ -139,6 +140,19 @@ void read_stops(Reader& reader, std::int32_t vocab_size, Request* request) {
   }
 }
 
+// An empty salt is refused: a client that wants its cache kept apart, and lost its salt, must not share it with
+// everyone.
+void read_cache_salt(Reader& reader, Request* request) {
+  auto salt = reader.string("cache_salt");
+  if (!salt) return;
+  if (salt->empty()) return reader.fail("cache_salt", "must not be empty; leave it out to share cached prefixes");
+  if (salt->size() > kMaxSaltBytes) {
+    return reader.fail("cache_salt", "may have at most " + std::to_string(kMaxSaltBytes) + " bytes, got " +
+                                         std::to_string(salt->size()));
+  }
+  request->cache_salt = *std::move(salt);
+}
+
 void read_streaming(Reader& reader, Call* call) {
   call->stream = reader.boolean("stream").value_or(false);
   const Json* value = reader.find("stream_options");
@@ -218,6 +232,7 @@ void read_common_fields(Reader& reader, const CallContext& context, Call* call) 
   request.skip_special_tokens = reader.boolean("skip_special_tokens").value_or(true);
   request.include_stop_in_output = reader.boolean("include_stop_str_in_output").value_or(false);
   request.priority = static_cast<std::int32_t>(reader.integer("priority", INT32_MIN, INT32_MAX).value_or(0));
+  read_cache_salt(reader, &request);
   reader.boolean("add_special_tokens");  // no supported tokenizer adds any
   if (reader.boolean("parse_special_tokens").value_or(false)) call->special = SpecialTokens::kParse;
 }

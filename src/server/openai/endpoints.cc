@@ -145,7 +145,14 @@ http::Response Api::detokenize(const std::string& body) const {
   return response;
 }
 
-http::Response Api::invariants(const std::string& /*body*/) const {
+http::Response Api::flush_cache() const {
+  service_->model.engine->flush_cache();
+  http::Response response;
+  response.body = R"({"status":"ok","message":"The prefix cache is empty."})";
+  return response;
+}
+
+http::Response Api::invariants() const {
   const Status status = service_->model.engine->check_invariants();
   if (!status.ok()) return error_response({500, status.message(), {}, "invariant_violated", 0});
   http::Response response;

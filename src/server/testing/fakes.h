@@ -190,6 +190,10 @@ class FakeEngine : public Engine {
   }
 
   void drain(double) override {}
+  void flush_cache() override {
+    const std::lock_guard lock(mutex_);
+    ++flushes_;
+  }
   EngineStats stats() const override {
     const std::lock_guard lock(mutex_);
     EngineStats stats = stats_;
@@ -218,6 +222,15 @@ class FakeEngine : public Engine {
   void set_max_requests(std::int64_t requests) {
     const std::lock_guard lock(mutex_);
     max_requests_ = requests;
+  }
+  // Counters and gauges of the cache, for /metrics; the fake's own are added.
+  void set_stats(const EngineStats& stats) {
+    const std::lock_guard lock(mutex_);
+    stats_ = stats;
+  }
+  int flushes() const {
+    const std::lock_guard lock(mutex_);
+    return flushes_;
   }
   std::vector<Request> seen() const {
     const std::lock_guard lock(mutex_);
@@ -307,6 +320,7 @@ class FakeEngine : public Engine {
   std::set<RequestId> cancelled_;
   std::vector<Request> seen_;
   EngineStats stats_;
+  int flushes_ = 0;
   std::thread thread_;  // last: it uses all of the above
 };
 
