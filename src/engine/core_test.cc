@@ -435,58 +435,5 @@ TEST(Core, EndAllEndsEverything) {
   harness.expect_all_free();
 }
 
-// 10,000 random operations on small pools: whatever happens, accounts are exact, answers are the model's.
-TEST_P(Backends, RandomOperationsStayExact) {
-  CoreHarness::Options o = options();
-  o.running = 5;
-  o.model.context = 3008;
-  o.pages = 47;
-  o.prefill = 90;
-  CoreHarness harness(o);
-  std::uint64_t random = 12345;
-  const auto next = [&](std::uint64_t n) { return (random = mix(random)) % n; };
-  std::map<RequestId, std::pair<std::vector<std::int32_t>, std::int32_t>> asked;
-  for (int i = 0; i < 10000; ++i) {
-    const std::uint64_t what = next(100);
-    if (what < 12 && harness.core->scheduler().waiting().size() < 30) {
-      const auto prompt = some_tokens(static_cast<std::int32_t>(1 + next(next(4) == 0 ? 500 : 70)), next(1 << 30));
-      const auto room = static_cast<std::uint64_t>(3008 - prompt.size());
-      const auto output = static_cast<std::int32_t>(1 + next(std::min<std::uint64_t>(room, next(8) == 0 ? 3008 : 40)));
-      Request request = greedy_request(prompt, output);
-      request.priority = static_cast<std::int32_t>(next(3));
-      if (next(10) == 0) {
-        request.return_logits = true;
-        request.forced = some_tokens(output, 1);
-      }
-      const bool scoring = request.return_logits;
-      const RequestId id = harness.add(std::move(request));
-      if (!scoring) asked[id] = {prompt, output};
-    } else if (what < 15 && !asked.empty()) {
-      harness.cancel(std::next(asked.begin(), static_cast<std::ptrdiff_t>(next(asked.size())))->first);
-    } else if (what == 15 && next(20) == 0) {
-      harness.run();  // drain
-    } else {
-      harness.step();
-    }
-    if (HasFailure()) break;
-  }
-  harness.run();
-  EXPECT_GT(harness.core->scheduler().counters().preempted, 0);
-  int finished = 0;
-  for (const auto& [id, request] : asked) {
-    const Answer& answer = harness.answers[id];
-    ASSERT_TRUE(answer.ended());
-    const auto expected = expected_greedy(o.model, request.first, static_cast<std::int32_t>(answer.tokens.size()));
-    EXPECT_EQ(answer.tokens, expected);
-    if (answer.last.finish == FinishReason::kLength) {
-      ++finished;
-      EXPECT_EQ(static_cast<std::int32_t>(answer.tokens.size()), request.second);
-    } else {
-      EXPECT_EQ(answer.last.finish, FinishReason::kCancelled);
-    }
-  }
-  EXPECT_GT(finished, 400);
-}
-
 }  // namespace
 }  // namespace penstock::testing

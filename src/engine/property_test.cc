@@ -4,6 +4,29 @@
 //
 //   PENSTOCK_PROPERTY_SEED        another seed than the everyday one
 //   PENSTOCK_PROPERTY_OPERATIONS  another number of operations, over all modes together
+//
+// Bugs it found: a request that took more from the cache before its first step made room by evicting what it had just
+// found (CHECK in PrefixCache::pages_of; needs a million operations); in the recurrent form the next turn after a
+// prompt of whole blocks missed the last of them. preemption_test.cc has more.
+//
+// Mutants this test has killed, with the everyday seed and what it said:
+//   fold_target() folds in place although others have the state    the state of another position
+//   detach() forgets to release a publication                      states: slot 5 has 1 references, its holders are 0
+//   plan_publication() publishes under the block before            the state of another position
+//   detach() does not undo the base of a dropped slice             states: slot 17 has 3 references, its holders are 2
+//   plan_slice() lets the old state go when planned, not launched  the state of another position (free slots are
+//                                                                  poisoned before each step)
+//   fold_target() writes over a state that this step reads         CHECK(states.references(base) == 1)
+//   publish() takes any base for one on the grid                   the state of another position
+//   use_match() does not retain the pages                          KV pages: slot 2 has 2 references, its holders are 3
+//   plan_publication() copies the state that was read              pages and state tell different tokens
+//   look_again() sets no state aside                               3 requests that fold read 2 states and 0 are …
+//   wants_snapshot() forgets branches                              branch: 0 cached tokens
+//   key_of() leaves the parent out                                 sent twice with a salt: 0 cached tokens
+//   oldest_page() evicts a block before those that hang on it      CHECK(node.children == 0)
+// Mutants it has not: those that only cost hits now and then (evicting what requests hold, which prefix_cache_test.cc
+// kills; a preempted request that publishes nothing; a dropped slice whose position is not undone), reading past the
+// last token of a preempted request (preemption_test.cc kills it), and committing the lost step of one.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
@@ -12,7 +35,7 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "engine/testing/core_harness.h"
+#include "engine/testing/property_oracle.h"
 
 namespace penstock::testing {
 namespace {
@@ -28,145 +51,6 @@ std::int64_t from_environment(const char* name, std::int64_t otherwise) {
   return value == nullptr ? otherwise : std::strtoll(value, nullptr, 10);
 }
 
-struct Mode {
-  GdnBackend backend;
-  bool prefix_cache;
-  SchedulerStrategy strategy;
-  bool overlap;
-};
-
-// What happened, to see that the test does what it says.
-struct Counts {
-  std::int64_t finished = 0, stopped = 0, cancelled = 0, failed = 0, no_step = 0, scored = 0, sampled = 0;
-  std::int64_t preempted = 0, pages_evicted = 0, snapshots_evicted = 0, hits = 0, branches = 0, take_overs = 0;
-  std::int64_t refused = 0, written_over = 0, sat_out = 0, flushes = 0, idle = 0, probes = 0;
-
-  std::string text() const {
-    return fmt::format(
-        "{} finished ({} stopped early, {} sampled), {} scored, {} cancelled, {} failed, {} without a step; {} hits, "
-        "{} preempted, {} pages and {} snapshots evicted, {} branches, {} take-overs, {} acquisitions refused, {} "
-        "snapshots written over, {} sat out, {} flushes, {} times idle, {} probes",
-        finished, stopped, sampled, scored, cancelled, failed, no_step, hits, preempted, pages_evicted,
-        snapshots_evicted, branches, take_overs, refused, written_over, sat_out, flushes, idle, probes);
-  }
-};
-
-class Random {
- public:
-  explicit Random(std::uint64_t seed) : state_(mix(seed)) {}
-  std::uint64_t operator()(std::uint64_t n) { return (state_ = mix(state_)) % n; }
-  std::int32_t between(std::int32_t low, std::int32_t high) {  // both included
-    return low + static_cast<std::int32_t>((*this)(static_cast<std::uint64_t>(high - low + 1)));
-  }
-  bool chance(std::uint64_t percent) { return (*this)(100) < percent; }
-  template <typename T>
-  const T& of(const std::vector<T>& values) {
-    return values[(*this)(values.size())];
-  }
-
- private:
-  std::uint64_t state_;
-};
-
-// A crowd: many requests of one family at a time, in small steps and with hardly any room, so that they share, overtake
-// and take from each other what they can.
-struct Scene {
-  CoreHarness::Options options;
-  bool crowd = false;
-};
-
-Scene random_scene(const Mode& mode, Random& random) {
-  CoreHarness::Options o;
-  o.model.backend = mode.backend;
-  o.model.vocab = 64;
-  o.model.eos = {0, 1};
-  o.model.context = random.of<std::int32_t>({448, 960, 960, 1600});
-  o.model.state_bytes = random.of<std::size_t>({64, 256, 448, 1024});
-  o.with_text = false;
-  o.prefix_cache = mode.prefix_cache;
-  o.strategy = mode.strategy;
-  o.overlap = mode.overlap;
-  o.running = random.between(1, 6);
-  const std::int32_t one = pages_for(o.model.context);
-  o.pages = one + random.between(0, random.chance(70) ? one : o.running * one);
-  o.prefill = random.chance(4) ? 1 : random.of<std::int32_t>({17, 64, 90, 90, 256, -1});
-  o.track_interval = random.of<std::int32_t>({64, 128, 256});
-  o.growth_tokens = random.of<std::int32_t>({0, 0, 64, 256, 1024});
-  const bool caps = random.chance(40);
-  o.max_states = caps ? o.running + random.between(0, 4) : 0;
-  if (!random.chance(50)) return {o, false};
-  o.model.context = 448;
-  o.running = random.between(4, 6);
-  o.max_states = caps ? o.running + random.between(0, 2) : 0;
-  o.pages = 7 + random.between(0, 7);
-  o.prefill = random.of<std::int32_t>({17, 64});
-  o.track_interval = 64;
-  if (random.chance(50)) o.model.state_bytes = 256;
-  return {o, true};
-}
-
-// What the oracle knows of a request.
-struct Asked {
-  Request request;  // with its prompt
-  std::int32_t limit = 0;
-  std::int64_t first_token_at = -1;
-  bool may_fail = false;  // an error was asked for
-  bool cancelled = false;
-  std::size_t seen = 0;             // tokens of the answer that are in `hash`
-  std::uint64_t hash = kEmptyHash;  // of prompt and answer as far as seen
-};
-
-// The answer by the definition of the model and of sampling: each token alone, from the hash of all before it.
-class Expected {
- public:
-  explicit Expected(const FakeModelOptions& options)
-      : options_(options),
-        sampler_(options.vocab, options.vocab, nullptr),
-        row_(static_cast<std::size_t>(options.vocab)) {}
-
-  std::vector<std::int32_t> answer(const Request& request, std::size_t most) {
-    std::uint64_t h = kEmptyHash;
-    for (const std::int32_t token : request.prompt) h = extend(h, token);
-    TokenCounts counts;
-    counts.add_prompt(request.prompt);
-    auto position = static_cast<std::int32_t>(request.prompt.size());
-    std::vector<std::int32_t> tokens;
-    while (tokens.size() < most) {
-      options_.fill(h, 0, position - 1, row_);
-      std::int32_t token = static_cast<std::int32_t>(std::max_element(row_.begin(), row_.end()) - row_.begin());
-      if (request.sampling.temperature > 0) token = draw(request, counts, position);
-      tokens.push_back(token);
-      counts.add_output(token);
-      h = extend(h, token);
-      ++position;
-      if (ends(request, token)) break;
-    }
-    return tokens;
-  }
-  bool ends(const Request& request, std::int32_t token) const {
-    const auto in = [&](const std::vector<std::int32_t>& ids) {
-      return std::find(ids.begin(), ids.end(), token) != ids.end();
-    };
-    return in(request.stop_token_ids) || (!request.ignore_eos && in(options_.eos));
-  }
-
- private:
-  std::int32_t draw(const Request& request, const TokenCounts& counts, std::int32_t position) {
-    SampleJob job;
-    job.logits = row_;
-    job.params = &request.sampling;
-    job.counts = &counts;
-    job.position = position;
-    SampleResult result;
-    sampler_.run({&job, 1}, {&result, 1});
-    return result.token;
-  }
-
-  FakeModelOptions options_;
-  Sampler sampler_;
-  std::vector<float> row_;
-};
-
 // One engine, used at random.
 class Round {
  public:
@@ -181,7 +65,7 @@ class Round {
     const auto refuse = [this](bool this_pool) {
       if (!this_pool || refuse_after_ < 0) return false;
       if (refuse_after_-- > 0) return false;
-      refuse_after_ = refuse_every_;
+      refuse_after_ = --refuse_times_ > 0 ? 0 : refuse_every_;
       ++refused_;
       return true;
     };
@@ -351,7 +235,8 @@ class Round {
     harness_.take(events);
   }
 
-  // One of the next allocations is refused; or, while the next plan is made, all, or some of them.
+  // Some of the next allocations are refused, and then all is well, so that what was given up is wanted again at once;
+  // or, while the next plan is made, all of them or every so many.
   void choose_refusals() {
     if (refuse_after_ >= 0 || !random_.chance(crowd_ ? 25 : 15)) return;
     const std::uint64_t pools = random_(3);
@@ -359,7 +244,8 @@ class Round {
     refuse_states_ = pools != 1;
     refuse_after_ = random_.between(0, 5);
     refuse_every_ = random_.of<std::int32_t>({-1, -1, -1, 0, 1, 3});
-    if (random_.chance(crowd_ ? 50 : 15)) refuse_after_ = refuse_every_ = 0;
+    refuse_times_ = random_.of<std::int32_t>({1, 1, 2, 4, 8, 16, 32});
+    if (random_.chance(crowd_ ? 30 : 15)) refuse_after_ = refuse_every_ = 0;
   }
 
   // Nobody may read what is free before it is written again, so it may hold anything.
@@ -651,8 +537,8 @@ class Round {
   std::map<std::pair<std::string, std::uint64_t>, std::array<std::pair<RequestId, std::int64_t>, 2>> had_;
   std::int64_t operation_ = 0, time_ = 0, cached_tokens_ = 0;
 
-  // The next acquisition to refuse, counted down; < 0: none. Then each time after `every` more.
-  std::int32_t refuse_after_ = -1, refuse_every_ = -1;
+  // The next acquisition to refuse, counted down; < 0: none. So many in a row; then each time after `every` more.
+  std::int32_t refuse_after_ = -1, refuse_times_ = 1, refuse_every_ = -1;
   bool refuse_pages_ = false, refuse_states_ = false;
   std::int64_t refused_ = 0;
 };
