@@ -57,6 +57,6 @@ if command -v shellcheck >/dev/null; then
 fi
 check "help names every command" help_names_commands
 check "an unknown command is refused" refuses 'unknown command: fly' "$root/dev" fly
-check "test-gpu says why it cannot" refuses 'no CUDA backend' "$root/dev" test-gpu
+check "test-gpu says why it cannot" refuses 'NVIDIA GPU' "$root/dev" test-gpu
 check "missing packages are named" names_missing_packages
 exit $((failures > 0))

@@ -12,7 +12,8 @@ import subprocess
 import sys
 
 PAGE = pathlib.Path(__file__).resolve().parent.parent / "docs" / "cli.md"
-COMMANDS = ["serve", "chat", "generate", "score", "inspect", "doctor", "bench", "bench offline"]
+COMMANDS = ["serve", "chat", "generate", "score", "inspect", "doctor", "bench", "bench offline",
+            "bench kernels"]
 
 HEAD = """# The command line
 

@@ -20,6 +20,7 @@ Command make_score(CLI::App& parent);
 Command make_inspect(CLI::App& parent);
 Command make_doctor(CLI::App& parent);
 Command make_bench_offline(CLI::App& bench);
+Command make_bench_kernels(CLI::App& bench);
 
 // The whole program: parses, runs one command, returns the exit status.
 int run_program(int argc, char** argv);

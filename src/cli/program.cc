@@ -69,6 +69,7 @@ void build(Program& program) {
   program.bench = program.app.add_subcommand("bench", "measure speed");
   program.bench->require_subcommand(1);
   program.commands.push_back(make_bench_offline(*program.bench));
+  program.commands.push_back(make_bench_kernels(*program.bench));
   for (const Command& command : program.commands) {
     command.app->add_option("--config", program.config_file, "file with options as lines of `name = value`")
         ->type_name("FILE");

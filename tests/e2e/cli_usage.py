@@ -17,8 +17,9 @@ COMMANDS = {
     "score": ["--input", "--output", "--decode-from", "--max-batch", "--chunked-prefill-size", "--json"],
     "inspect": ["--tensors", "--kernels", "--memory", "--json"],
     "doctor": ["--json"],
-    "bench": ["offline"],
+    "bench": ["offline", "kernels"],
     "bench offline": ["--prompt-tokens", "--output-tokens", "--batch", "--repeat", "--json"],
+    "bench kernels": ["--key-heads", "--value-heads", "--batch", "--json"],
 }
 
 # arguments, exit status, words of the message
@@ -97,6 +98,8 @@ MISUSE = [
     ("inspect --mamba-ssm-dtype float16", 1, "float16"),
     ("doctor extra", 2, "extra"),
     ("bench offline --batch 0", 2, "--batch"),
+    ("bench kernels --value-heads 0", 2, "--value-heads"),
+    ("bench kernels --key-heads 3 --value-heads 4", 1, ["--value-heads 4", "multiple of --key-heads 3"]),
     ("bench offline --prompt-tokens 0", 2, "--prompt-tokens"),
     ("bench offline --prompt-tokens 1000000 --output-tokens 1000000", 1, "do not fit the context"),
 ]
