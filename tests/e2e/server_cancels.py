@@ -4,7 +4,8 @@ another's answer, and at the end nothing is held (tests/run_with_server.py looks
 
     server_cancels.py --base-url http://127.0.0.1:8000 [--clients 200] [--rounds 1]
 
-The same prompt must always give the same text, or the beginning of it where the client left. Exit status 0 when it does.
+The same prompt and seed must always give the same text, or the beginning of it where the client left. Exit status 0 when
+it does.
 """
 # server-args: --debug-invariants --cache-memory=64M --mamba-track-interval=64 --enable-overlap-schedule
 import argparse
@@ -28,7 +29,8 @@ def prompt(i):
 async def ask(url, i, tokens, leave_after):
     """The text of the answer, as far as it was read."""
     reader, writer = await asyncio.open_connection(url.hostname, url.port)
-    body = json.dumps({"prompt": prompt(i), "max_tokens": tokens, "temperature": 0, "ignore_eos": True, "stream": True})
+    body = json.dumps({"prompt": prompt(i), "max_tokens": tokens, "temperature": 1, "seed": i, "ignore_eos": True,
+                       "stream": True})
     writer.write((f"POST /v1/completions HTTP/1.1\r\nHost: {url.netloc}\r\nContent-Type: application/json\r\n"
                   f"Connection: close\r\nContent-Length: {len(body)}\r\n\r\n{body}").encode())
     text, events, done = "", 0, False
