@@ -23,12 +23,10 @@ TEST_P(Capacity, AsManyRequestsAsStates) {
       o.strategy = strategy;
       o.track_interval = 64;
       CoreHarness harness(o);
-      std::map<RequestId, std::vector<std::int32_t>> expected;
       for (std::uint64_t i = 0; i < 80; ++i) {
         std::vector<std::int32_t> tokens = some_tokens(200, shared ? 1 : 100 + i);
         for (const std::int32_t token : some_tokens(30, i)) tokens.push_back(token);
-        const RequestId id = harness.add(greedy_request(tokens, 150));
-        expected[id] = expected_greedy(o.model, tokens, 150);
+        harness.add_greedy(tokens, 150);
       }
       int full_steps = 0, steps = 0;
       while (!harness.core->idle()) {
@@ -45,7 +43,7 @@ TEST_P(Capacity, AsManyRequestsAsStates) {
       EXPECT_EQ(harness.log.most_slices, 8);
       EXPECT_GT(full_steps, steps / 2);
       EXPECT_EQ(harness.core->scheduler().counters().preempted, 0);
-      for (const auto& [id, tokens] : expected) EXPECT_EQ(harness.answers[id].tokens, tokens);
+      harness.expect_greedy_answers();
     }
   }
 }
@@ -62,17 +60,14 @@ TEST_P(Capacity, TenTimesMoreThanFits) {
     o.overlap = overlap;
     o.prefill = 128;
     CoreHarness harness(o);
-    std::map<RequestId, std::vector<std::int32_t>> expected;
     for (std::uint64_t i = 0; i < 40; ++i) {
       const auto prompt = static_cast<std::int32_t>(20 + i * 37 % 700),
                  output = static_cast<std::int32_t>(1200 - i * 29);
-      const auto tokens = some_tokens(prompt, i);
-      const RequestId id = harness.add(greedy_request(tokens, output));
-      expected[id] = expected_greedy(o.model, tokens, output);
+      harness.add_greedy(some_tokens(prompt, i), output);
     }
     harness.run();
     EXPECT_GT(harness.core->scheduler().counters().preempted, 0);
-    for (const auto& [id, tokens] : expected) EXPECT_EQ(harness.answers[id].tokens, tokens);
+    harness.expect_greedy_answers();
   }
 }
 

@@ -9,25 +9,6 @@ namespace {
 
 using ::testing::HasSubstr;
 
-struct Mode {
-  GdnBackend backend;
-  bool prefix_cache;
-  SchedulerStrategy strategy;
-  bool overlap;
-};
-
-std::vector<Mode> all_modes() {
-  std::vector<Mode> modes;
-  for (const GdnBackend backend : {GdnBackend::kWindow, GdnBackend::kRecurrent}) {
-    for (const bool overlap : {false, true}) {
-      modes.push_back({backend, false, SchedulerStrategy::kAuto, overlap});
-      modes.push_back({backend, true, SchedulerStrategy::kNoBuffer, overlap});
-      modes.push_back({backend, true, SchedulerStrategy::kExtraBuffer, overlap});
-    }
-  }
-  return modes;
-}
-
 class Backends : public ::testing::TestWithParam<Mode> {
  protected:
   CoreHarness::Options options() const {
@@ -40,11 +21,7 @@ class Backends : public ::testing::TestWithParam<Mode> {
     return result;
   }
 };
-INSTANTIATE_TEST_SUITE_P(Core, Backends, ::testing::ValuesIn(all_modes()), [](const auto& info) {
-  return std::string(to_string(info.param.backend)) + "_" +
-         (info.param.prefix_cache ? to_string(info.param.strategy) : "cache_off") +
-         (info.param.overlap ? "_overlap" : "");
-});
+INSTANTIATE_TEST_SUITE_P(Core, Backends, ::testing::ValuesIn(all_modes()), mode_name);
 
 TEST_P(Backends, AnswersAreTheModels) {
   for (const std::int32_t chunk : {1, 7, 64, 128, 1000, -1}) {

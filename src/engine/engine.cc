@@ -262,18 +262,7 @@ void EngineImpl::step() {
     publish(0, false);
   }
   const auto begin = Clock::now();
-  bool stepped = false;
-  if (core_.in_flight()) {
-    core_.finish(events_);
-    stepped = true;
-  }
-  if (planned) {
-    core_.start();
-    if (!options_.overlap) {
-      core_.finish(events_);
-      stepped = true;
-    }
-  }
+  const bool stepped = core_.advance(events_);
   if (options_.debug_invariants) {
     const Status status = core_.scheduler().check_invariants();
     CHECK_MSG(status.ok(), status.message().c_str());

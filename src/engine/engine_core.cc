@@ -200,6 +200,17 @@ void EngineCore::finish(std::vector<Event>& events) {
   left_.clear();
 }
 
+bool EngineCore::advance(std::vector<Event>& events) {
+  bool ended = in_flight();
+  if (in_flight()) finish(events);
+  if (next_plan_ != nullptr) start();
+  if (in_flight() && thread_ == nullptr) {
+    finish(events);
+    ended = true;
+  }
+  return ended;
+}
+
 // What such a request has left in the cache is not to be trusted, nor what it began with.
 void EngineCore::fail_not_finite(RequestId id, std::int32_t position, std::vector<Event>& events) {
   end(id, not_finite(position), events);

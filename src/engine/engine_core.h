@@ -42,6 +42,9 @@ class EngineCore {
   bool plan(std::vector<Event>& events);
   void start();
   void finish(std::vector<Event>& events);
+  // After plan(): ends the step that runs and starts the one that was planned; without overlap, ends that too. True
+  // when a step has ended.
+  bool advance(std::vector<Event>& events);
   bool in_flight() const { return running_plan_ != nullptr; }
 
   bool idle() const { return scheduler_.idle() && !in_flight(); }

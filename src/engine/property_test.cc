@@ -543,24 +543,8 @@ class Round {
   std::int64_t refused_ = 0;
 };
 
-std::vector<Mode> all_modes() {
-  std::vector<Mode> modes;
-  for (const GdnBackend backend : {GdnBackend::kWindow, GdnBackend::kRecurrent}) {
-    for (const bool overlap : {false, true}) {
-      modes.push_back({backend, false, SchedulerStrategy::kAuto, overlap});
-      modes.push_back({backend, true, SchedulerStrategy::kNoBuffer, overlap});
-      modes.push_back({backend, true, SchedulerStrategy::kExtraBuffer, overlap});
-    }
-  }
-  return modes;
-}
-
 class Property : public ::testing::TestWithParam<Mode> {};
-INSTANTIATE_TEST_SUITE_P(Engine, Property, ::testing::ValuesIn(all_modes()), [](const auto& info) {
-  return std::string(to_string(info.param.backend)) + "_" +
-         (info.param.prefix_cache ? to_string(info.param.strategy) : "cache_off") +
-         (info.param.overlap ? "_overlap" : "");
-});
+INSTANTIATE_TEST_SUITE_P(Engine, Property, ::testing::ValuesIn(all_modes()), mode_name);
 
 TEST_P(Property, RandomOperations) {
   const Mode& mode = GetParam();

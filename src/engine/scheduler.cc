@@ -231,9 +231,9 @@ void Scheduler::detach(Sequence& sequence, bool preempted) {
       }
       item.sequence = nullptr;
       if (plan.launched) continue;
-      if (item.old_base != 0 || item.state != sequence.base) {
+      if (item.state != sequence.base) {
         const std::int32_t written = sequence.base;
-        move_base(sequence, item.old_base);
+        move_base(sequence, item.state);
         reserve_.push_back(written);  // trimmed when the sequence is gone
       }
       sequence.position = item.position;
@@ -351,7 +351,7 @@ Status Scheduler::check_invariants() const {
     }
     if (plan.launched) continue;
     for (const PlannedSlice& item : plan.items) {
-      if (item.sequence != nullptr && item.old_base != 0) ++states[static_cast<std::size_t>(item.old_base)];
+      if (item.sequence != nullptr && item.leaves_state) ++states[static_cast<std::size_t>(item.state)];
     }
   }
   const auto bases = std::count_if(readers.begin(), readers.end(), [](std::int32_t n) { return n > 0; });

@@ -115,7 +115,7 @@ bool Scheduler::plan_slice(StepPlan& plan, Sequence& sequence, std::int32_t toke
     }
     if (target != before && before != 0) {
       if (before == item.state) {
-        item.old_base = before;  // let go at launch: until then the slice can still be dropped
+        item.leaves_state = true;  // let go at launch: until then the slice can still be dropped
       } else {
         store_.states().release(before);
       }
@@ -218,8 +218,7 @@ void Scheduler::launch(StepPlan& plan) {
     slice.state = item.state;
     slice.fold_to = std::span<const std::int32_t>(plan.folds).subspan(item.first_fold, item.fold_count);
     slice.logits_from = item.tokens - item.logits_rows;
-    if (item.old_base != 0) store_.states().release(item.old_base);
-    item.old_base = 0;
+    if (item.leaves_state) store_.states().release(item.state);
   }
   for (const PlannedCopy& copy : plan.planned_copies) {
     if (copy.sequence != nullptr) plan.copies.push_back(copy.slots);

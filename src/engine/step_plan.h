@@ -16,7 +16,7 @@ struct PlannedSlice {
   bool preempted = false;        // since: its token still counts, what the step leaves in the cache does not
   std::int32_t position = 0, tokens = 0, logits_rows = 0;
   std::int32_t state = 0;                      // read
-  std::int32_t old_base = 0;                   // reference to `state` that is let go at launch; 0: still the base
+  bool leaves_state = false;                   // its reference to `state` is let go at launch
   std::size_t first_fold = 0, fold_count = 0;  // in StepPlan::folds
   std::int32_t pages = 0;
 };

@@ -14,6 +14,32 @@
 
 namespace penstock::testing {
 
+// The settings that most tests of the core run under.
+struct Mode {
+  GdnBackend backend;
+  bool prefix_cache;
+  SchedulerStrategy strategy;
+  bool overlap;
+};
+
+inline std::vector<Mode> all_modes() {
+  std::vector<Mode> modes;
+  for (const GdnBackend backend : {GdnBackend::kWindow, GdnBackend::kRecurrent}) {
+    for (const bool overlap : {false, true}) {
+      modes.push_back({backend, false, SchedulerStrategy::kAuto, overlap});
+      modes.push_back({backend, true, SchedulerStrategy::kNoBuffer, overlap});
+      modes.push_back({backend, true, SchedulerStrategy::kExtraBuffer, overlap});
+    }
+  }
+  return modes;
+}
+
+inline std::string mode_name(const ::testing::TestParamInfo<Mode>& info) {
+  return std::string(to_string(info.param.backend)) + "_" +
+         (info.param.prefix_cache ? to_string(info.param.strategy) : "cache_off") +
+         (info.param.overlap ? "_overlap" : "");
+}
+
 class CoreHarness {
  public:
   struct Options {
@@ -61,14 +87,26 @@ class CoreHarness {
     return last_id_;
   }
 
+  // A greedy request; expect_greedy_answers() holds it to the model by its definition.
+  RequestId add_greedy(const std::vector<std::int32_t>& prompt, std::int32_t output_tokens) {
+    Request request;
+    request.prompt = prompt;
+    request.max_tokens = output_tokens;
+    request.sampling.temperature = 0;
+    const RequestId id = add(std::move(request));
+    expected_[id] = expected_greedy(options_.model, prompt, output_tokens);
+    return id;
+  }
+  void expect_greedy_answers() {
+    for (const auto& [id, tokens] : expected_) EXPECT_EQ(answers[id].tokens, tokens);
+  }
+
   // One step; false when there was nothing to run.
   bool step() {
     std::vector<Event> events;
     const bool planned = core->plan(events);
     const bool ran = planned || core->in_flight();
-    if (core->in_flight()) core->finish(events);
-    if (planned) core->start();
-    if (core->in_flight() && !options_.overlap) core->finish(events);
+    core->advance(events);
     take(events);
     const Status status = core->scheduler().check_invariants();
     EXPECT_TRUE(status.ok()) << status.message();
@@ -115,6 +153,7 @@ class CoreHarness {
   EngineSetup setup_;
   std::unique_ptr<StepRunner> runner_;
   RequestId last_id_ = 0;
+  std::map<RequestId, std::vector<std::int32_t>> expected_;  // by add_greedy()
 };
 
 inline std::vector<std::int32_t> some_tokens(std::int32_t count, std::uint64_t seed, std::int32_t vocab = 300) {

@@ -12,13 +12,6 @@
 
 namespace penstock::testing {
 
-struct Mode {
-  GdnBackend backend;
-  bool prefix_cache;
-  SchedulerStrategy strategy;
-  bool overlap;
-};
-
 // What happened, to see that the test does what it says.
 struct Counts {
   std::int64_t finished = 0, stopped = 0, cancelled = 0, failed = 0, no_step = 0, scored = 0, sampled = 0;

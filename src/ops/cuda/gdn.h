@@ -56,7 +56,7 @@ int gdn_recurrent_decode(const GdnDecodeTask& task, void* stream);
 
 // The fastest split, by measurement on an H100: four where the heads do not fill the GPU, else one. 1 below sm_90,
 // which has no clusters.
-int gdn_recurrent_split(int batch, int value_heads, StateType type, int multiprocessors, int compute_major);
+int gdn_recurrent_split(int batch, int value_heads, int multiprocessors, int compute_major);
 
 // The same in the plainest form, one thread a column, for any GPU: the oracle of the others. Sums are chains.
 int gdn_reference_decode(const GdnDecodeTask& task, void* stream);

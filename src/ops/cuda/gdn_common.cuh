@@ -23,6 +23,20 @@ __device__ __forceinline__ float sigmoid(float x) {
   return 1.0F / (1.0F + __expf(-x));
 }
 
+// 16 bytes that nobody reads again soon.
+__device__ __forceinline__ uint4 load_once(const uint4* address) {
+  uint4 r;
+  asm volatile("ld.global.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
+               : "=r"(r.x), "=r"(r.y), "=r"(r.z), "=r"(r.w)
+               : "l"(address));
+  return r;
+}
+
+// Of the convolution: q, k and v.
+__device__ __forceinline__ int channels_of(const GdnDecodeTask& task) {
+  return (2 * task.key_heads + task.value_heads) * kHead;
+}
+
 // Sum over a warp, the same bits in each lane.
 __device__ __forceinline__ float warp_sum(float x) {
 #pragma unroll
@@ -64,7 +78,7 @@ __device__ __forceinline__ GdnSlots slots_of(const GdnDecodeTask& task, int requ
 // SiLU of the convolution of one channel; leaves the channel's inputs in the write slot's ring when `keep`.
 __device__ __forceinline__ float convolve(const GdnDecodeTask& task, const GdnSlots& slots, int request, int channel,
                                           bool keep) {
-  const int channels = (2 * task.key_heads + task.value_heads) * kHead;
+  const int channels = channels_of(task);
   const std::uint16_t now = task.x[request * task.ld_x + channel];
   const auto* read = reinterpret_cast<const std::uint16_t*>(task.convs + slots.read * task.conv_slot_bytes) + channel;
   float sum = 0;
@@ -92,7 +106,7 @@ struct GdnGates {
 };
 
 __device__ __forceinline__ GdnGates gates_of(const GdnDecodeTask& task, int request, int head) {
-  const int channels = (2 * task.key_heads + task.value_heads) * kHead;
+  const int channels = channels_of(task);
   const std::uint16_t* row = task.x + request * task.ld_x + channels + task.value_heads * kHead;
   const float pre = bf16_to_float(row[task.value_heads + head]) + task.dt_bias[head];
   const float softplus = pre > 20.0F ? pre : log1pf(expf(pre));
@@ -102,7 +116,7 @@ __device__ __forceinline__ GdnGates gates_of(const GdnDecodeTask& task, int requ
 // w · o·rsqrt(mean o² + eps) · act(z), one column.
 __device__ __forceinline__ void store_gated(const GdnDecodeTask& task, int request, int head, int column, float o,
                                             float mean_square) {
-  const int channels = (2 * task.key_heads + task.value_heads) * kHead;
+  const int channels = channels_of(task);
   const float z = bf16_to_float(task.x[request * task.ld_x + channels + head * kHead + column]);
   const float gate = task.sigmoid_gate ? sigmoid(z) : silu(z);
   const float y = o * rsqrtf(mean_square + task.norm_eps) * task.norm_weight[column] * gate;

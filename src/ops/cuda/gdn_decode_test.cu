@@ -2,28 +2,15 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <cstring>
 #include <functional>
 #include <random>
 
+#include "base/dtype.h"
 #include "ops/cuda/device_buffer.cuh"
 #include "ops/cuda/gdn_common.cuh"
 
 namespace penstock::cuda {
 namespace {
-
-float widen(std::uint16_t bits) {
-  const std::uint32_t word = std::uint32_t{bits} << 16;
-  float x = 0;
-  std::memcpy(&x, &word, 4);
-  return x;
-}
-std::uint16_t narrow(float x) {
-  const __nv_bfloat16 y = __float2bfloat16(x);
-  std::uint16_t bits = 0;
-  std::memcpy(&bits, &y, 2);
-  return bits;
-}
 
 struct Form {
   const char* name;
@@ -50,7 +37,7 @@ struct Case {
     neg_exp_a_log = fill(static_cast<std::size_t>(value_heads), 0.5F, -1);
     for (float& a : neg_exp_a_log) a = -std::exp(a);
     x.resize(static_cast<std::size_t>(tokens) * static_cast<std::size_t>(requests * width()));
-    for (std::uint16_t& v : x) v = narrow(normal(random));
+    for (std::uint16_t& v : x) v = penstock::float_to_bf16(normal(random));
   }
   int channels() const { return (2 * key_heads + value_heads) * kHead; }
   int width() const { return channels() + value_heads * kHead + 2 * value_heads; }
@@ -67,7 +54,8 @@ struct Case {
       for (int c = 0; c < channels(); ++c) {
         double sum = 0;
         for (int j = std::max(0, 3 - t); j < 4; ++j) {
-          sum += conv_weights[static_cast<std::size_t>(j * channels() + c)] * widen(row(t - 3 + j, request)[c]);
+          sum += conv_weights[static_cast<std::size_t>(j * channels() + c)] *
+                 penstock::bf16_to_float(row(t - 3 + j, request)[c]);
         }
         u[static_cast<std::size_t>(c)] = sum / (1 + std::exp(-sum));
       }
@@ -89,8 +77,10 @@ struct Case {
     }
     const double q_scale = 1 / std::sqrt(qq + 1e-6) / std::sqrt(128.0), k_scale = 1 / std::sqrt(kk + 1e-6);
     const std::uint16_t* rest = row(t, request) + channels();
-    const double beta = 1 / (1 + std::exp(-static_cast<double>(widen(rest[value_heads * kHead + h]))));
-    const double a = widen(rest[value_heads * kHead + value_heads + h]) + dt_bias[static_cast<std::size_t>(h)];
+    const double beta =
+        1 / (1 + std::exp(-static_cast<double>(penstock::bf16_to_float(rest[value_heads * kHead + h]))));
+    const double a =
+        penstock::bf16_to_float(rest[value_heads * kHead + value_heads + h]) + dt_bias[static_cast<std::size_t>(h)];
     const double decay = std::exp(neg_exp_a_log[static_cast<std::size_t>(h)] * (a > 20 ? a : std::log1p(std::exp(a))));
     double o[kHead], squares = 0;
     for (int column = 0; column < kHead; ++column) {
@@ -106,7 +96,7 @@ struct Case {
       squares += o[column] * o[column];
     }
     for (int column = 0; column < kHead; ++column) {
-      const double z = widen(rest[h * kHead + column]);
+      const double z = penstock::bf16_to_float(rest[h * kHead + column]);
       out.push_back(o[column] / std::sqrt(squares / kHead + 1e-6) * norm_weight[static_cast<std::size_t>(column)] * z /
                     (1 + std::exp(-z)));
     }
@@ -190,7 +180,8 @@ double relative_error(const Case& c, const Result& result, int request) {
   for (int t = 0; t < c.tokens; ++t) {
     for (std::size_t i = 0; i < width; ++i) {
       const double want = expected[static_cast<std::size_t>(t) * width + i];
-      const double got = widen(result.out[static_cast<std::size_t>(t * c.requests + request) * width + i]);
+      const double got =
+          penstock::bf16_to_float(result.out[static_cast<std::size_t>(t * c.requests + request) * width + i]);
       error += (got - want) * (got - want);
       norm += want * want;
     }

@@ -50,14 +50,6 @@ struct Packed<StateType::kBF16> {
   }
 };
 
-__device__ __forceinline__ uint4 load_once(const uint4* address) {
-  uint4 r;
-  asm volatile("ld.global.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
-               : "=r"(r.x), "=r"(r.y), "=r"(r.z), "=r"(r.w)
-               : "l"(address));
-  return r;
-}
-
 // Sᵀk and Sᵀq over kCount leaves of rows from kFirst on: a chain within a leaf, a balanced tree above.
 template <StateType kType, int kFirst, int kCount, int kRows>
 __device__ __forceinline__ void subtree(const uint4 (&state)[kRows], const float* key, const float* query,
@@ -123,11 +115,12 @@ __global__ void __launch_bounds__(kHead, kSplit == 4                ? 8
                                                                     : 4)
     recurrent_decode(const __grid_constant__ GdnDecodeTask task) {
   using P = Packed<kType>;
-  constexpr int kWidth = kHead / kSplit;           // columns of this block
-  constexpr int kLanes = kWidth / P::kColumns;     // threads across them
-  constexpr int kRows = kHead / (kHead / kLanes);  // of k a thread has
-  constexpr int kRowWords = kHead / P::kColumns;   // uint4 in a row of the state
-  __shared__ float sums[2][4][kWidth];             // Sᵀk and Sᵀq by warp
+  constexpr int kWidth = kHead / kSplit;          // columns of this block
+  constexpr int kLanes = kWidth / P::kColumns;    // threads across them
+  constexpr int kGroups = kHead / kLanes;         // of threads, one below the other
+  constexpr int kRows = kHead / kGroups;          // of k a thread has
+  constexpr int kRowWords = kHead / P::kColumns;  // uint4 in a row of the state
+  __shared__ float sums[2][4][kWidth];            // Sᵀk and Sᵀq by warp
   __shared__ float key[kHead], query[kHead], delta[kWidth];
   __shared__ float four[4][4];
 
@@ -268,7 +261,7 @@ int launch_split(const GdnDecodeTask& task, int split, cudaStream_t stream) {
 
 }  // namespace
 
-int gdn_recurrent_split(int batch, int value_heads, StateType, int multiprocessors, int compute_major) {
+int gdn_recurrent_split(int batch, int value_heads, int multiprocessors, int compute_major) {
   return compute_major >= 9 && batch * value_heads * 4 <= multiprocessors ? 4 : 1;
 }
 

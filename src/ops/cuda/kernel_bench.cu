@@ -4,6 +4,7 @@
 #include <functional>
 #include <random>
 
+#include "base/dtype.h"
 #include "ops/cuda/device_buffer.cuh"
 #include "ops/cuda/gdn_common.cuh"
 
@@ -19,9 +20,7 @@ __global__ void __launch_bounds__(kHead)
   uint4 words[kWords];
 #pragma unroll
   for (int i = 0; i < kWords; ++i) {
-    asm volatile("ld.global.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(words[i].x), "=r"(words[i].y), "=r"(words[i].z), "=r"(words[i].w)
-                 : "l"(at + i * kHead));
+    words[i] = load_once(at + i * kHead);
   }
 #pragma unroll
   for (int i = 0; i < kWords; ++i) {
@@ -99,9 +98,7 @@ Layer make_layer(const KernelBenchOptions& options, StateType type, int batch, i
   };
   const auto halves = [&](std::size_t count, float scale) {
     std::vector<std::uint16_t> values(count);
-    for (std::uint16_t& value : values) {
-      value = __bfloat16_as_ushort(__float2bfloat16(scale * normal(random)));
-    }
+    for (std::uint16_t& value : values) value = penstock::float_to_bf16(scale * normal(random));
     return values;
   };
   const auto hv = static_cast<std::size_t>(options.value_heads), hk = static_cast<std::size_t>(options.key_heads);
@@ -213,8 +210,7 @@ Expected<std::vector<KernelTime>> bench_gdn_decode(const KernelBenchOptions& opt
         return {};
       };
       layer.task.compute_major = device.major;
-      layer.task.split =
-          gdn_recurrent_split(batch, options.value_heads, type, device.multiProcessorCount, device.major);
+      layer.task.split = gdn_recurrent_split(batch, options.value_heads, device.multiProcessorCount, device.major);
       PENSTOCK_RETURN_IF_ERROR(add("gdn recurrent", gdn_recurrent_decode));
       PENSTOCK_RETURN_IF_ERROR(add("gdn reference", gdn_reference_decode));
     }
